@@ -1,0 +1,79 @@
+"""Addresses of a collector, as both sides write them: `unix:///run/aiocop/collector.sock`, `udp://127.0.0.1:8718`."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Final
+from urllib.parse import urlsplit
+
+DEFAULT_HTTP_PORT: Final = 8717
+DEFAULT_UDP_PORT: Final = 8718
+_SOCKET_NAME: Final = "aiocop/collector.sock"
+_MAX_UNIX_PATH_BYTES: Final = 107  # sun_path in unix(7), less the closing zero
+
+
+class AddressError(ValueError):
+    """An address that cannot be used; the text says what is wrong and shows one that works."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    """A stream socket in the file system."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix://{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class UdpAddress:
+    """A datagram socket. Port 0, on the collector's side, picks a free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"udp://{host}:{self.port}"
+
+
+Address = UnixAddress | UdpAddress
+
+
+def parse_address(text: str) -> Address:
+    """The address in `text`. Raises AddressError."""
+    parts = urlsplit(text)
+    if parts.scheme == "unix":
+        path = parts.netloc + parts.path
+        if not path.startswith("/"):
+            raise AddressError(
+                f"{text!r}: a unix address needs an absolute path, like unix:///run/aiocop/collector.sock"
+            )
+        if len(os.fsencode(path)) > _MAX_UNIX_PATH_BYTES:
+            raise AddressError(f"{text!r}: a socket's path may have at most {_MAX_UNIX_PATH_BYTES} bytes")
+        return UnixAddress(path)
+    if parts.scheme == "udp":
+        return _parse_udp(text)
+    raise AddressError(f"{text!r}: an address starts with unix:// or udp://, like udp://127.0.0.1:{DEFAULT_UDP_PORT}")
+
+
+def _parse_udp(text: str) -> UdpAddress:
+    parts = urlsplit(text)
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    if not parts.hostname or port is None or parts.path.strip("/"):
+        raise AddressError(f"{text!r}: a udp address is udp://HOST:PORT, like udp://127.0.0.1:{DEFAULT_UDP_PORT}")
+    return UdpAddress(parts.hostname, port)
+
+
+def default_socket_paths(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """Where agent and collector look for each other when no address is given, in this order."""
+    paths = [f"/run/{_SOCKET_NAME}"]
+    runtime_dir = environ.get("XDG_RUNTIME_DIR")
+    if runtime_dir:
+        paths.append(str(PurePosixPath(runtime_dir) / _SOCKET_NAME))
+    return tuple(paths)

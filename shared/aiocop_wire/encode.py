@@ -1,0 +1,133 @@
+"""Messages to msgpack. Shapes and rules are in messages.py; decode.py reads what this writes.
+
+A message is the array `[type, body]`: `type` a text (`"report"`), `body` a map with text keys. Items that repeat
+(deltas, definitions, frames) are arrays in the order of the fields of their class: keys cost nothing per item.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+import msgpack
+
+from aiocop_wire.messages import (
+    Ack,
+    Datagram,
+    Define,
+    Farewell,
+    Frame,
+    Hello,
+    Identity,
+    Message,
+    Refused,
+    Report,
+    SlowEvent,
+    Welcome,
+)
+
+
+def encode(message: Message) -> bytes:
+    """The msgpack bytes of a message, without a length prefix."""
+    kind, pack_body = _ENCODERS[type(message)]
+    return cast("bytes", msgpack.packb([kind, pack_body(message)], use_bin_type=True))
+
+
+def _identity_body(identity: Identity) -> dict[str, Any]:
+    return {
+        "instance": identity.instance,
+        "pid": identity.pid,
+        "host": identity.host,
+        "service": identity.service,
+        "environment": identity.environment,
+        "release": identity.release,
+        "python": identity.python,
+        "loop": identity.loop,
+        "agent_version": identity.agent_version,
+        "started_at_ms": identity.started_at_ms,
+    }
+
+
+def _frame_items(frames: tuple[Frame, ...]) -> list[tuple[str, int, str, int]]:
+    return [(frame.path, frame.line, frame.function, frame.kind) for frame in frames]
+
+
+def _define_body(define: Define) -> dict[str, Any]:
+    return {
+        "sites": [
+            (
+                site.site_id,
+                site.operation,
+                site.fingerprint,
+                site.cause,
+                site.reason,
+                site.weight,
+                _frame_items(site.frames),
+                site.call_site,
+                site.advice,
+            )
+            for site in define.sites
+        ],
+        "traces": [(trace.trace_id, trace.site_id, _frame_items(trace.frames)) for trace in define.traces],
+    }
+
+
+def _slow_event_body(event: SlowEvent) -> dict[str, Any]:
+    return {
+        "started_at_ms": event.started_at_ms,
+        "elapsed_us": event.elapsed_us,
+        "threshold_us": event.threshold_us,
+        "cause": event.cause,
+        "severity_score": event.severity_score,
+        "sites": [(site.site_id, site.count, site.blocked_us, site.trace_id) for site in event.sites],
+        "task_name": event.task_name,
+        "thread_name": event.thread_name,
+        "loop": event.loop,
+        "cpu_us": event.cpu_us,
+        "gc_us": event.gc_us,
+        "context": dict(event.context),
+    }
+
+
+def _report_body(report: Report) -> dict[str, Any]:
+    health = report.health
+    return {
+        "sequence": report.sequence,
+        "started_at_ms": report.started_at_ms,
+        "span_ms": report.span_ms,
+        "deltas": [
+            (delta.site_id, delta.count, delta.slow_count, delta.blocked_us, delta.max_us, delta.bins)
+            for delta in report.deltas
+        ],
+        "slow_events": [_slow_event_body(event) for event in report.slow_events],
+        "dropped": dict(report.dropped),
+        "health": {
+            "recorded": health.recorded,
+            "slices": health.slices,
+            "agent_cpu_us": health.agent_cpu_us,
+        },
+    }
+
+
+def _datagram_body(datagram: Datagram) -> dict[str, Any]:
+    body: dict[str, Any] = {"version": datagram.version, "identity": _identity_body(datagram.identity)}
+    if datagram.define.sites or datagram.define.traces:
+        body["define"] = _define_body(datagram.define)
+    if datagram.report is not None:
+        body["report"] = _report_body(datagram.report)
+    if datagram.farewell is not None:
+        body["farewell"] = {"last_sequence": datagram.farewell.last_sequence}
+    return body
+
+
+_ENCODERS: Final[dict[type, tuple[str, Callable[[Any], dict[str, Any]]]]] = {
+    Hello: ("hello", lambda m: {"version": m.version, "identity": _identity_body(m.identity)}),
+    Welcome: (
+        "welcome",
+        lambda m: {"version": m.version, "committed_sequence": m.committed_sequence, "collector": m.collector},
+    ),
+    Refused: ("refused", lambda m: {"reason": m.reason, "message": m.message}),
+    Ack: ("ack", lambda m: {"sequence": m.sequence}),
+    Define: ("define", _define_body),
+    Report: ("report", _report_body),
+    Farewell: ("farewell", lambda m: {"last_sequence": m.last_sequence}),
+    Datagram: ("datagram", _datagram_body),
+}

@@ -1,0 +1,232 @@
+"""What crosses the socket: plain values, one class per message or repeated item.
+
+    stream (unix://)     agent → collector   Hello, then any of Define, Report, Farewell
+                         collector → agent   Welcome (or Refused, and the end), then Ack
+    datagram (udp://)    agent → collector   Datagram, each one self-contained; nothing comes back
+
+Times carry their unit: `_ms` and `_us` are integers of milliseconds and microseconds, `_at_ms` is Unix time in
+milliseconds. Counters in `Report.dropped` and `Health` are totals since the agent started; everything in `SiteDelta` is
+what happened since the report before.
+
+Rules for changing this: a new field at the end of an item, or a new key of a message, is no new version; a receiver
+ignores what it does not know and has a default for what is missing. Anything else is a new PROTOCOL_VERSION, with a
+line in the history below and new golden files; the old golden files stay.
+
+History of versions
+    1   the first.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+PROTOCOL_VERSION: Final = 1
+
+Cause = Literal["io", "wait", "cpu", "gc", "gil", "loop", "starved"]
+Reason = Literal["io_blocking", "cpu_blocking"]
+FrameKind = Literal[0, 1, 2]
+
+CAUSES: Final[tuple[str, ...]] = ("io", "wait", "cpu", "gc", "gil", "loop", "starved")
+REASONS: Final[tuple[str, ...]] = ("io_blocking", "cpu_blocking")
+
+FRAME_APPLICATION: Final = 0
+FRAME_LIBRARY: Final = 1
+FRAME_STANDARD: Final = 2
+
+ContextValue = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who reports: one process, from `start()` to `stop()` or its death. A fork and a restart are somebody new."""
+
+    instance: bytes
+    """16 random bytes, new per process, per fork and per `start()` after `stop()`."""
+    pid: int
+    host: str
+    service: str
+    environment: str = ""
+    release: str = ""
+    python: str = ""
+    """`3.12.1`"""
+    loop: str = ""
+    """`asyncio`, `uvloop`, or both with a comma; empty while no loop has run."""
+    agent_version: str = ""
+    started_at_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """First message of a stream."""
+
+    identity: Identity
+    version: int = PROTOCOL_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The collector's answer: reports up to `committed_sequence` are in the store, forget those; resend the rest."""
+
+    committed_sequence: int
+    collector: str = ""
+    """The collector's version, for logs."""
+    version: int = PROTOCOL_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The collector will not talk with this agent. It closes the stream after this; try again only after minutes."""
+
+    reason: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """Every report up to `sequence` is committed: durable in the store."""
+
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One line of a trace. `path` is a module path (`shop/orders.py`), `function` a qualified name."""
+
+    path: str
+    line: int
+    function: str
+    kind: int = FRAME_APPLICATION
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}:{self.function}"
+
+
+@dataclass(frozen=True, slots=True)
+class SiteDefinition:
+    """The static facts of a site, sent once per connection before the first report that counts it."""
+
+    site_id: int
+    operation: str
+    """As in the catalogue (`open`, `socket.socket.connect`), or `cpu`, `wait`, `gc`, `gil`, `loop`, `other`."""
+    fingerprint: int
+    cause: str
+    reason: str
+    weight: int
+    """Severity weight of the operation: 0, 1, 10 or 50."""
+    frames: tuple[Frame, ...]
+    """From the call to the call site, innermost first: the first is the entry point."""
+    call_site: int = 0
+    """Index in `frames` of the call site."""
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TraceDefinition:
+    """One full trace seen at a site, innermost frame first: who called the call site."""
+
+    trace_id: int
+    site_id: int
+    frames: tuple[Frame, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Define:
+    """Definitions that the reports after this one on the same connection refer to by id."""
+
+    sites: tuple[SiteDefinition, ...] = ()
+    traces: tuple[TraceDefinition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SiteDelta:
+    """What a site added in the window of a report."""
+
+    site_id: int
+    count: int
+    """Blocking calls (or over-threshold slices, where no hook or wrapper sees the call)."""
+    slow_count: int
+    """Over-threshold slices that contain the site."""
+    blocked_us: int
+    max_us: int
+    """Longest single blocked time of the window."""
+    bins: tuple[int, ...] = ()
+    """Histogram of the blocked times, sparse: bin, count, bin, count, … (see histogram.py)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlowSite:
+    """A site's part in one slow event."""
+
+    site_id: int
+    count: int
+    blocked_us: int
+    trace_id: int = 0
+    """0 where no full trace was kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlowEvent:
+    """One over-threshold slice."""
+
+    started_at_ms: int
+    elapsed_us: int
+    threshold_us: int
+    cause: str
+    severity_score: int
+    sites: tuple[SlowSite, ...] = ()
+    task_name: str = ""
+    thread_name: str = ""
+    loop: str = ""
+    cpu_us: int = -1
+    """CPU time of the loop's thread in the slice; -1 where it was not measured."""
+    gc_us: int = 0
+    context: Mapping[str, ContextValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The agent's own totals since it started."""
+
+    recorded: int = 0
+    """Blocking calls counted."""
+    slices: int = 0
+    """Slices run on all loops."""
+    agent_cpu_us: int = 0
+    """CPU time of the agent's own threads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one agent saw in one window of time. Once written to a socket it never changes; a resend is identical."""
+
+    sequence: int
+    """1, 2, 3, … per instance: the collector applies each one exactly once."""
+    started_at_ms: int
+    """Start of the window. A window never crosses a full minute."""
+    span_ms: int
+    deltas: tuple[SiteDelta, ...] = ()
+    slow_events: tuple[SlowEvent, ...] = ()
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    """Blocking calls, and slow events (reasons ending in `_events`), that will never arrive, by reason."""
+    health: Health = Health()
+
+
+@dataclass(frozen=True, slots=True)
+class Farewell:
+    """The agent stops on purpose; its last report has `last_sequence`."""
+
+    last_sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Datagram:
+    """Everything a receiver needs to use one report without having seen another. Several make up one window."""
+
+    identity: Identity
+    report: Report | None = None
+    define: Define = Define()
+    farewell: Farewell | None = None
+    version: int = PROTOCOL_VERSION
+
+
+Message = Hello | Welcome | Refused | Ack | Define | Report | Farewell | Datagram
