@@ -1,0 +1,53 @@
+"""Deterministic ids of dimension rows: every collector computes the same one.
+
+Databases hold signed 64-bit integers and the wire unsigned ones; the API shows sixteen hexadecimal digits.
+"""
+
+from typing import Final
+
+from aiocop_wire import stable_id
+
+_SIGN: Final = 1 << 63
+_RANGE: Final = 1 << 64
+
+
+def to_signed(unsigned: int) -> int:
+    """The signed 64-bit integer with the same bits."""
+    return unsigned - _RANGE if unsigned >= _SIGN else unsigned
+
+
+def to_hex(signed: int) -> str:
+    """As the API shows an id."""
+    return f"{signed % _RANGE:016x}"
+
+
+def from_hex(text: str) -> int:
+    """The id that `to_hex` showed. Raises ValueError."""
+    if len(text) != 16:
+        raise ValueError(f"{text!r:.40} is not an id: an id has sixteen hexadecimal digits")
+    return to_signed(int(text, 16))
+
+
+def service_id(service: str, environment: str) -> int:
+    return to_signed(stable_id("service", service, environment))
+
+
+def release_id(service: int, release: str) -> int:
+    return to_signed(stable_id("release", service % _RANGE, release))
+
+
+def hotspot_id(service: int, path: str, function: str) -> int:
+    return to_signed(stable_id("hotspot", service % _RANGE, path, function))
+
+
+def site_id(service: int, wire_site: int) -> int:
+    """`wire_site` is the id in the agent's definition: one (operation, fingerprint)."""
+    return to_signed(stable_id("site", service % _RANGE, wire_site))
+
+
+def trace_id(site: int, wire_trace: int) -> int:
+    return to_signed(stable_id("trace", site % _RANGE, wire_trace))
+
+
+def slow_event_id(instance: bytes, sequence: int, position: int) -> int:
+    return to_signed(stable_id("slow event", instance.hex(), sequence, position))

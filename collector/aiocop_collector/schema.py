@@ -1,0 +1,197 @@
+"""The tables: small dimensions with deterministic ids, roll-ups at three resolutions, agents, recent slow events.
+
+Every id is a 64-bit hash of what the row stands for (see ids.py), so several collectors that share one store never need
+to agree on one. Times are integers: `_ms` Unix milliseconds, `bucket_s` the Unix second a bucket starts at.
+
+    services ─┬─ releases
+              ├─ agents                     one row per instance; its last applied sequence
+              └─ hotspots ── sites ─┬─ traces
+                       │            ├─ rollups_{minute,hour,day}      per (bucket, site, release): counters
+                       │            ├─ histograms_{minute,hour,day}   the same key: one integer column per bin
+                       │            └─ presence                       which agents saw the site on which day
+                       └─ slow_events       the most recent ones, whole
+
+Roll-ups and histograms are apart because most questions need the four counters of many rows and the 86 bins of few. An
+empty bin is NULL: one byte in SQLite, one bit in PostgreSQL. Migrations live in migrations/versions and must produce
+exactly this; a test compares them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiocop_wire import BIN_COUNT
+from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
+
+metadata: Final = MetaData()
+
+services: Final = Table(
+    "services",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("name", String, nullable=False),
+    Column("environment", String, nullable=False),
+    Column("first_seen_ms", BigInteger, nullable=False),
+    Column("last_seen_ms", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+releases: Final = Table(
+    "releases",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("service_id", BigInteger, nullable=False, index=True),
+    Column("name", String, nullable=False),
+    Column("first_seen_ms", BigInteger, nullable=False),
+    Column("last_seen_ms", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+agents: Final = Table(
+    "agents",
+    metadata,
+    Column("id", String(32), primary_key=True),  # the instance in hexadecimal
+    Column("service_id", BigInteger, nullable=False, index=True),
+    Column("release_id", BigInteger, nullable=False),
+    Column("pid", BigInteger, nullable=False),
+    Column("host", String, nullable=False),
+    Column("python", String, nullable=False),
+    Column("loop", String, nullable=False),
+    Column("agent_version", String, nullable=False),
+    Column("transport", String, nullable=False),  # unix or udp
+    Column("started_at_ms", BigInteger, nullable=False),
+    Column("first_seen_ms", BigInteger, nullable=False),
+    Column("last_seen_ms", BigInteger, nullable=False, index=True),
+    Column("committed_sequence", BigInteger, nullable=False),  # unix: every report up to here is in the store
+    Column("received_ranges", Text, nullable=False),  # udp: JSON [[first, last], …] of datagrams applied
+    Column("farewell_sequence", BigInteger),  # the total said in a farewell; NULL while none came
+    Column("reports_received", BigInteger, nullable=False),
+    Column("reports_lost", BigInteger, nullable=False),
+    Column("reports_duplicated", BigInteger, nullable=False),
+    Column("dropped", Text, nullable=False),  # JSON {reason: total}, as the agent last said
+    Column("recorded", BigInteger, nullable=False),
+    Column("slices", BigInteger, nullable=False),
+    Column("agent_cpu_us", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+hotspots: Final = Table(
+    "hotspots",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("service_id", BigInteger, nullable=False, index=True),
+    Column("path", String, nullable=False),
+    Column("function", String, nullable=False),
+    Column("status", String, nullable=False),  # open, regressed, resolved, ignored
+    Column("note", Text, nullable=False),
+    Column("first_seen_ms", BigInteger, nullable=False),
+    Column("last_seen_ms", BigInteger, nullable=False),
+    Column("first_release_id", BigInteger, nullable=False),
+    Column("last_release_id", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+sites: Final = Table(
+    "sites",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("hotspot_id", BigInteger, nullable=False, index=True),
+    Column("service_id", BigInteger, nullable=False, index=True),
+    Column("operation", String, nullable=False),
+    Column("fingerprint", BigInteger, nullable=False),
+    Column("cause", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("weight", Integer, nullable=False),
+    Column("line", Integer, nullable=False),  # of the call site, as last defined
+    Column("entry_path", String, nullable=False),
+    Column("entry_line", Integer, nullable=False),
+    Column("entry_function", String, nullable=False),
+    Column("frames", Text, nullable=False),  # JSON [[path, line, function, kind], …], call to call site
+    Column("advice", Text, nullable=False),
+    Column("first_seen_ms", BigInteger, nullable=False),
+    Column("last_seen_ms", BigInteger, nullable=False),
+    Column("first_release_id", BigInteger, nullable=False),
+    Column("last_release_id", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+traces: Final = Table(
+    "traces",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("site_id", BigInteger, nullable=False, index=True),
+    Column("frames", Text, nullable=False),  # JSON, innermost first, down to the slice's own callback
+    Column("last_seen_ms", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+slow_events: Final = Table(
+    "slow_events",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("hotspot_id", BigInteger, primary_key=True, autoincrement=False),  # an event with two hotspots has two rows
+    Column("agent_id", String(32), nullable=False),
+    Column("started_at_ms", BigInteger, nullable=False),
+    Column("elapsed_us", BigInteger, nullable=False),
+    Column("cause", String, nullable=False),
+    Column("event", Text, nullable=False),  # JSON: the whole SlowEvent, its sites by this store's ids
+    Index("ix_slow_events_hotspot_id_started_at_ms", "hotspot_id", "started_at_ms"),
+    sqlite_with_rowid=False,
+)
+
+presence: Final = Table(
+    "presence",
+    metadata,
+    Column("day_s", Integer, primary_key=True, autoincrement=False),
+    Column("site_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("agent_id", String(32), primary_key=True),
+    sqlite_with_rowid=False,
+)
+
+BIN_COLUMNS: Final[tuple[str, ...]] = tuple(f"b{index:02}" for index in range(BIN_COUNT))
+
+
+def _key_columns() -> Iterator[Column[Any]]:
+    yield Column("bucket_s", BigInteger, primary_key=True, autoincrement=False)
+    yield Column("site_id", BigInteger, primary_key=True, autoincrement=False)
+    yield Column("release_id", BigInteger, primary_key=True, autoincrement=False)
+
+
+def _rollups(resolution: str) -> Table:
+    return Table(
+        f"rollups_{resolution}",
+        metadata,
+        *_key_columns(),
+        Column("count", BigInteger, nullable=False),
+        Column("slow_count", BigInteger, nullable=False),
+        Column("blocked_us", BigInteger, nullable=False),
+        Column("max_us", BigInteger, nullable=False),
+        sqlite_with_rowid=False,
+    )
+
+
+def _histograms(resolution: str) -> Table:
+    return Table(
+        f"histograms_{resolution}",
+        metadata,
+        *_key_columns(),
+        *(Column(name, BigInteger) for name in BIN_COLUMNS),
+        sqlite_with_rowid=False,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """One size of bucket and the two tables that hold it."""
+
+    name: str
+    seconds: int
+    rollups: Table
+    histograms: Table
+
+
+RESOLUTIONS: Final[tuple[Resolution, ...]] = tuple(
+    Resolution(name, seconds, _rollups(name), _histograms(name))
+    for name, seconds in (("minute", 60), ("hour", 3600), ("day", 86_400))
+)
+"""Finest first."""
