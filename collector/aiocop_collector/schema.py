@@ -20,8 +20,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from aiocop_wire import BIN_COUNT
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
+
+from aiocop_wire import BIN_COUNT
 
 metadata: Final = MetaData()
 
