@@ -1,0 +1,70 @@
+# What one types here. `make` alone lists it. Needs GNU make, git and a Python from 3.10 on; installs the rest itself,
+# into .venv, and only when pyproject.toml or the constraints changed.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/sh
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+INPUTS := pyproject.toml requirements/constraints.txt shared/aiocop_wire/_version.py
+
+# Another Python than the one that is found: make test PYTHON=/usr/bin/python3.13
+PYTHON ?=
+# Arguments for pytest or the demo: make test ARGS="-k wheel", make demo ARGS="--seconds 30"
+ARGS ?=
+# ONCE=1 make demo: exit after the table, with the verdict as status.
+ONCE ?=
+export ONCE
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(STAMP) ## Sample service, collector, requests, and the table of what froze the loops (ONCE=1: exit after it)
+	@cd examples && ../$(BIN)/python -m demo $(if $(filter-out 0,$(ONCE)),--once) $(ARGS)
+
+.PHONY: test
+test: lint ## Every gate and every test
+	$(BIN)/pytest $(ARGS)
+
+.PHONY: lint
+lint: $(STAMP) ## The gates alone: ruff, mypy, import-linter, shellcheck, hadolint, the schema of compose files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/shellcheck .ci/run scripts/*.sh
+	$(BIN)/hadolint deploy/*Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
+
+.PHONY: format
+format: $(STAMP) ## Sort imports and format everything
+	$(BIN)/ruff check --select I --fix .
+	$(BIN)/ruff format .
+
+.PHONY: test-all
+test-all: ## The tests on every CPython from 3.10 on that is installed
+	@scripts/test-all.sh $(ARGS)
+
+.PHONY: test-containers
+test-containers: $(STAMP) ## Build the images and run deploy/compose.yaml on a local engine (as root, on Debian)
+	@scripts/with-container-engine.sh $(BIN)/pytest -m containers $(ARGS)
+
+.PHONY: bench
+bench: $(STAMP) ## The benchmarks
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+.PHONY: lock
+lock: ## Write requirements/constraints.txt anew (needs Python 3.10 to 3.13)
+	@python3 scripts/lock.py
+
+.PHONY: clean
+clean: ## Remove everything that was made here
+	rm -rf .venv .venvs .cache build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): $(INPUTS) scripts/make-venv.sh
+	@PYTHON="$(PYTHON)" scripts/make-venv.sh $(VENV)
