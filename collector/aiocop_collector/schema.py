@@ -143,7 +143,7 @@ slow_events: Final = Table(
 presence: Final = Table(
     "presence",
     metadata,
-    Column("day_s", Integer, primary_key=True, autoincrement=False),
+    Column("day_s", BigInteger, primary_key=True, autoincrement=False),
     Column("site_id", BigInteger, primary_key=True, autoincrement=False),
     Column("agent_id", String(32), primary_key=True),
     sqlite_with_rowid=False,

@@ -1,0 +1,127 @@
+"""Which rows a question reads, in SQL: the window and the filters, joined with what the rows are grouped by.
+
+Facts (roll-ups, histograms) are narrowed by their own key first: by a range of buckets, or, where few sites can match,
+by bucket and site, which both databases answer from the primary key. Conditions on sites, hotspots and services are
+repeated on the joined dimensions, so that the narrowing is only ever about speed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import BigInteger, ColumnElement, Select, Table, cast, func, select
+from sqlalchemy.sql.selectable import FromClause, Subquery
+
+from aiocop_collector.filters import Filters, release_named
+from aiocop_collector.groupings import Grouping, Key
+from aiocop_collector.schema import agents, hotspots, presence, releases, services, sites
+from aiocop_collector.windows import Window
+
+_MAX_BUCKETS_LISTED: Final = 2_000
+"""Above, a range of buckets is read: databases limit the parameters of a statement, and look-ups stop being cheap."""
+
+
+def exact_sum(column: ColumnElement[int]) -> ColumnElement[int]:
+    """SUM as an integer: PostgreSQL makes a decimal of it."""
+    return cast(func.sum(column), BigInteger)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """A question's window, filters and grouping."""
+
+    window: Window
+    filters: Filters
+    grouping: Grouping
+
+    def totals(self, keys: Sequence[Key] | None = None) -> Subquery:
+        """The counters of each matching site (and release, when grouping by release) over the window.
+
+        `keys`, where given, are the only groups that matter: reading others may be left out.
+        """
+        rollups = self.window.resolution.rollups
+        dimensions = [rollups.c.site_id, *([rollups.c.release_id] if self.grouping.by_release else [])]
+        return (
+            select(
+                *dimensions,
+                exact_sum(rollups.c["count"]).label("count"),
+                exact_sum(rollups.c.slow_count).label("slow_count"),
+                exact_sum(rollups.c.blocked_us).label("blocked_us"),
+                func.max(rollups.c.max_us).label("max_us"),
+            )
+            .where(*self.fact_conditions(rollups, keys))
+            .group_by(*dimensions)
+            .subquery("totals")
+        )
+
+    def fact_conditions(self, facts: Table, keys: Sequence[Key] | None = None) -> list[ColumnElement[bool]]:
+        """What must hold for a row of rollups_* or histograms_* by its own columns."""
+        by_release = self.grouping.by_release
+        bucket_s = facts.c.bucket_s
+        starts = self.window.bucket_starts_s
+        narrow = self.filters.narrows_sites or (keys is not None and not by_release)
+        conditions: list[ColumnElement[bool]]
+        if narrow and len(starts) <= _MAX_BUCKETS_LISTED:
+            conditions = [bucket_s.in_(starts)]
+        else:
+            conditions = [bucket_s >= self.window.since_s, bucket_s < self.window.until_s]
+        if narrow:
+            conditions.append(facts.c.site_id.in_(self._matching_sites(keys)))
+        condition = self.filters.release_condition(facts.c.release_id)
+        if condition is not None:
+            conditions.append(condition)
+        if by_release and keys is not None:
+            conditions.append(release_named(facts.c.release_id, (key[0] for key in keys)))
+        return conditions
+
+    def joined(self, facts: FromClause) -> FromClause:
+        """Facts with the dimensions that filters and this grouping speak of."""
+        joined = facts.join(sites, sites.c.id == facts.c.site_id).join(hotspots, hotspots.c.id == sites.c.hotspot_id)
+        if self.grouping.by_service:
+            joined = joined.join(services, services.c.id == sites.c.service_id)
+        if self.grouping.by_release:
+            joined = joined.join(releases, releases.c.id == facts.c.release_id)
+        return joined
+
+    def group_conditions(self, keys: Sequence[Key] | None = None) -> list[ColumnElement[bool]]:
+        """What must hold for a row of `joined`."""
+        conditions = self.filters.site_conditions()
+        if keys is not None:
+            conditions.append(self.grouping.has_key(keys))
+        return conditions
+
+    def processes(self, keys: Sequence[Key]) -> Select[Any]:
+        """(key …, distinct agents that saw the group on the days of the window)."""
+        day_s = presence.c.day_s
+        seen: FromClause = presence
+        conditions = [
+            day_s >= self.window.day_starts_s[0],
+            day_s < self.window.until_s,
+            presence.c.site_id.in_(self._matching_sites(None if self.grouping.by_release else keys)),
+        ]
+        if self.grouping.by_release or self.filters.release:
+            # Presence knows sites and agents; an agent has one release for life.
+            seen = seen.join(agents, agents.c.id == presence.c.agent_id)
+            condition = self.filters.release_condition(agents.c.release_id)
+            if condition is not None:
+                conditions.append(condition)
+        seen = seen.join(sites, sites.c.id == presence.c.site_id).join(hotspots, hotspots.c.id == sites.c.hotspot_id)
+        if self.grouping.by_service:
+            seen = seen.join(services, services.c.id == sites.c.service_id)
+        if self.grouping.by_release:
+            seen = seen.join(releases, releases.c.id == agents.c.release_id)
+        return (
+            select(*self.grouping.labelled(), func.count(presence.c.agent_id.distinct()).label("processes"))
+            .select_from(seen)
+            .where(*conditions, self.grouping.has_key(keys))
+            .group_by(*self.grouping.columns)
+        )
+
+    def _matching_sites(self, keys: Sequence[Key] | None) -> Select[Any]:
+        joined: FromClause = sites.join(hotspots, hotspots.c.id == sites.c.hotspot_id)
+        if self.grouping.by_service:
+            joined = joined.join(services, services.c.id == sites.c.service_id)
+        conditions = self.filters.site_conditions()
+        if keys is not None and not self.grouping.by_release:
+            conditions.append(self.grouping.has_key(keys))
+        return select(sites.c.id).select_from(joined).where(*conditions)

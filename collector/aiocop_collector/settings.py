@@ -1,0 +1,161 @@
+"""Configuration of `aiocop-collector serve`: a flag wins over its environment variable, this over the default.
+
+| flag           | environment         | default                                                                   |
+| -------------- | ------------------- | ------------------------------------------------------------------------- |
+| `--listen`     | `AIOCOP_LISTEN`     | `/run/aiocop/collector.sock`, else `$XDG_RUNTIME_DIR/aiocop/collector.sock` |
+| `--http`       | `AIOCOP_HTTP`       | `127.0.0.1:8717`                                                          |
+| `--database`   | `AIOCOP_DATABASE`   | `sqlite:///` and `collector.sqlite3` in the user's data directory         |
+| `--token-file` | `AIOCOP_TOKEN_FILE` | none: loopback only                                                       |
+| `--retention`  | `AIOCOP_RETENTION`  | `30d`                                                                     |
+
+Several addresses in `AIOCOP_LISTEN` are separated by commas.
+"""
+
+import ipaddress
+import socket
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
+
+import platformdirs
+from pydantic import BeforeValidator, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pytimeparse import parse as parse_duration
+
+from aiocop_collector.errors import SettingsError
+from aiocop_wire import DEFAULT_HTTP_PORT, Address, AddressError, parse_address
+
+ENVIRONMENT_PREFIX: Final = "AIOCOP_"
+_SHORTEST_RETENTION: Final = timedelta(hours=1)
+_LONGEST_RETENTION: Final = timedelta(days=3650)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAddress:
+    """Where the API is served. Port 0 picks a free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it: every address the host's name stands for is a loopback one."""
+        try:
+            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        except OSError:
+            return False  # it cannot be bound either; that error names the host
+        return all(ipaddress.ip_address(str(item[4][0]).partition("%")[0]).is_loopback for item in found)
+
+
+def default_database() -> str:
+    """A file in the user's data directory, as a URL."""
+    return f"sqlite:///{platformdirs.user_data_path('aiocop') / 'collector.sqlite3'}"
+
+
+def _read_listen(value: object) -> tuple[Address, ...]:
+    if isinstance(value, str):
+        value = [part for part in value.replace(",", " ").split() if part]
+    if not isinstance(value, (list, tuple)):
+        raise TypeError("addresses are expected, like unix:///run/aiocop/collector.sock")
+    try:
+        addresses = tuple([item if not isinstance(item, str) else parse_address(item) for item in value])
+    except AddressError as error:
+        raise ValueError(str(error)) from error
+    twice = {str(address) for address in addresses if addresses.count(address) > 1 and not str(address).endswith(":0")}
+    if twice:
+        raise ValueError(f"{twice.pop()} is given twice")
+    return addresses
+
+
+def _read_http(value: object) -> HttpAddress:
+    if isinstance(value, HttpAddress):
+        return value
+    example = f"an address is HOST:PORT, like 127.0.0.1:{DEFAULT_HTTP_PORT} or [::1]:{DEFAULT_HTTP_PORT}"
+    parts = urlsplit(f"//{value}")
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(example) from error
+    if not host or port is None or parts.path or parts.query or parts.username is not None:
+        raise ValueError(example)
+    return HttpAddress(host, port)
+
+
+def _read_retention(value: object) -> timedelta:
+    if isinstance(value, timedelta):
+        return value
+    seconds = parse_duration(str(value))
+    if seconds is None:
+        raise ValueError("a duration is expected, like 30d, 12h or 2w")
+    duration = timedelta(seconds=seconds)
+    if not _SHORTEST_RETENTION <= duration <= _LONGEST_RETENTION:
+        raise ValueError("it must be between one hour (1h) and ten years (3650d)")
+    return duration
+
+
+class Settings(BaseSettings):
+    """What one collector was told. Immutable; made by `load_settings` or, in tests, directly."""
+
+    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
+
+    listen: Annotated[tuple[Address, ...], NoDecode, BeforeValidator(_read_listen)] = ()
+    """Where agents report. Empty: the first of the default sockets whose directory can be used."""
+    http: Annotated[HttpAddress, NoDecode, BeforeValidator(_read_http)] = HttpAddress("127.0.0.1", DEFAULT_HTTP_PORT)
+    """Where the API is served. Anything but loopback needs `token_file`."""
+    database: str = ""
+    """`sqlite:///FILE` or `postgresql://…`. Empty: a file in the user's data directory."""
+    token_file: Path | None = None
+    """A file, readable by its owner only, whose text is the bearer token every request but the health checks needs."""
+    retention: Annotated[timedelta, BeforeValidator(_read_retention)] = timedelta(days=30)
+    """How long day totals are kept; hours and minutes are kept shorter (see retention.py)."""
+
+
+def load_settings(flags: Mapping[str, Any]) -> Settings:
+    """Settings from the flags that were given, the environment and the defaults.
+
+    `flags` holds only what was given on the command line. Raises SettingsError with one sentence that says whether the
+    bad value came from a flag or from the environment.
+    """
+    try:
+        return Settings(**flags)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = str(first["loc"][0])
+        message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+        raise SettingsError(f"{origin_of(field, flags)}: {message}") from error
+
+
+def origin_of(field: str, flags: Mapping[str, Any]) -> str:
+    """How the person who set `field` wrote it: `--retention` or `AIOCOP_RETENTION`, with the value where it is short."""
+    value = flags.get(field)
+    flag = f"--{field.replace('_', '-')}"
+    name = f"{ENVIRONMENT_PREFIX}{field.upper()}"
+    if value is None:
+        return f"environment variable {name}"
+    return f"{flag} {value}" if isinstance(value, str) else flag
+
+
+def read_token(path: Path) -> str:
+    """The bearer token in a file. Raises SettingsError: the file must be private (mode 0600) and hold one word."""
+    try:
+        with path.open(encoding="ascii") as file:
+            mode = stat.S_IMODE(path.stat().st_mode)
+            token = file.read(4096).strip()
+    except OSError as error:
+        raise SettingsError(f"the token file {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"the token file {path} must hold plain ASCII text") from error
+    if mode & 0o077:
+        raise SettingsError(f"the token file {path} can be read by others (mode {mode:04o}): chmod 600 {path}")
+    if not token or token.split() != [token]:
+        raise SettingsError(
+            f"the token file {path} must hold one word; make one with: (umask 077; openssl rand -hex 32 > {path})"
+        )
+    return token

@@ -1,0 +1,147 @@
+"""Sockets bound before anything is served, so that an address that cannot be used is one sentence and not a traceback.
+
+Every function here raises BindError and returns a non-blocking socket that its caller closes.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from aiocop_collector.errors import BindError
+from aiocop_collector.settings import HttpAddress
+from aiocop_wire import UdpAddress, UnixAddress, default_socket_paths
+
+UDP_RECEIVE_BUFFER_BYTES: Final = 4 << 20
+"""Asked of the kernel: at 100 000 datagrams a second the default 208 KiB last for a few milliseconds only."""
+
+_BACKLOG: Final = 1024
+_CONNECT_TIMEOUT_S: Final = 2.0
+
+
+def default_unix_address() -> UnixAddress:
+    """The first of the default sockets whose directory exists or can be made, and can be written to."""
+    reasons = []
+    for text in default_socket_paths():
+        directory = Path(text).parent
+        try:
+            _make_directory(directory)
+        except OSError as error:
+            reasons.append(f"{directory}: {error.strerror}")
+            continue
+        if os.access(directory, os.W_OK | os.X_OK):
+            return UnixAddress(text)
+        reasons.append(f"{directory}: not writable")
+    raise BindError(
+        f"no default place for the socket can be used ({'; '.join(reasons)}): name one with --listen unix:///PATH"
+    )
+
+
+def bind_unix(address: UnixAddress) -> socket.socket:
+    """A listening stream socket at a path that only its user and group can connect to.
+
+    A socket file nobody answers on (its collector was killed) is replaced; one that somebody answers on is an error.
+    """
+    path = Path(address.path)
+    try:
+        _make_directory(path.parent)
+        with _locked(path.parent):
+            _remove_stale(path)
+            bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+            try:
+                bound.bind(address.path)
+                # Before listen(): until then nobody can connect, whatever the umask made of the mode.
+                path.chmod(0o660)
+                bound.listen(_BACKLOG)
+            except OSError:
+                bound.close()
+                raise
+    except OSError as error:
+        raise BindError(f"{address} cannot be listened on: {error.strerror}") from error
+    return bound
+
+
+def remove_unix(bound: socket.socket, address: UnixAddress, inode: int) -> None:
+    """Close the socket and remove its file, unless the file by now belongs to another collector."""
+    path = Path(address.path)
+    with contextlib.suppress(OSError):  # somebody removed the file or its directory: nothing is left to do
+        with _locked(path.parent):
+            if path.lstat().st_ino == inode:
+                path.unlink()
+    bound.close()
+
+
+def bind_udp(address: UdpAddress) -> socket.socket:
+    """A bound datagram socket with a large receive buffer."""
+    bound = _bind(address.host, address.port, socket.SOCK_DGRAM, str(address))
+    try:
+        # Past net.core.rmem_max where we may; up to it where not.
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUFFORCE, UDP_RECEIVE_BUFFER_BYTES)
+    except OSError:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UDP_RECEIVE_BUFFER_BYTES)
+    return bound
+
+
+def bind_http(address: HttpAddress) -> socket.socket:
+    """A listening TCP socket."""
+    bound = _bind(address.host, address.port, socket.SOCK_STREAM, str(address))
+    bound.listen(_BACKLOG)
+    return bound
+
+
+def _bind(host: str, port: int, kind: socket.SocketKind, shown: str) -> socket.socket:
+    try:
+        family, _, _, _, target = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_PASSIVE)[0]
+    except OSError as error:
+        raise BindError(f"{shown} cannot be listened on: the host {host!r} is unknown ({error.strerror})") from error
+    bound = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        if kind == socket.SOCK_STREAM:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(target)
+    except OSError as error:
+        bound.close()
+        if error.errno == errno.EADDRINUSE:
+            raise BindError(f"{shown} is in use by another process: stop that one or choose another port") from error
+        raise BindError(f"{shown} cannot be listened on: {error.strerror}") from error
+    return bound
+
+
+def _make_directory(directory: Path) -> None:
+    if not directory.is_dir():
+        directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """One collector at a time looks at a stale file and replaces it; the kernel lets go when a process dies."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _remove_stale(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise BindError(f"unix://{path} cannot be listened on: the file there is not a socket and is left alone")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_CONNECT_TIMEOUT_S)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+        except (TimeoutError, BlockingIOError):
+            pass  # a full backlog: somebody is there, only slow
+    raise BindError(f"unix://{path} is in use by a running collector: stop that one or choose another path")

@@ -1,0 +1,111 @@
+"""The stretch of time a question is about: parsed, given a resolution, widened to whole buckets.
+
+A window shorter than a day reads minute buckets, one shorter than two weeks hour buckets, a longer one day buckets: no
+question reads more than about 1,500 buckets unless it spans years. What was asked is always inside what is answered,
+and the answer says what it covers.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Final
+
+from aiocop_collector.question_errors import BadParameterError
+from aiocop_collector.schema import RESOLUTIONS, Resolution
+
+DEFAULT_SINCE: Final = "24h"
+
+_DAY_S: Final = 86_400
+_MINUTE, _HOUR, _DAY = RESOLUTIONS
+_HOURS_FROM_S: Final = _DAY_S
+_DAYS_FROM_S: Final = 14 * _DAY_S
+
+_UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": _DAY_S, "w": 7 * _DAY_S}
+_AGE: Final = re.compile(r"([0-9]{1,12})([smhdw])")
+# RFC 3339, section 5.6. The zone is required: a time without one means something else on every host.
+_TIMESTAMP: Final = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+_EXPECTED: Final = "expected an age such as 15m, 24h or 7d, or an RFC 3339 time such as 2026-01-31T12:00:00Z"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """[since_s, until_s) in Unix seconds, both on edges of the resolution's buckets."""
+
+    since_s: int
+    until_s: int
+    resolution: Resolution
+
+    @property
+    def bucket_starts_s(self) -> range:
+        """The Unix second each bucket of the window starts at."""
+        return range(self.since_s, self.until_s, self.resolution.seconds)
+
+    @property
+    def day_starts_s(self) -> range:
+        """The Unix second each day (UTC) that overlaps the window starts at."""
+        return range(self.since_s - self.since_s % _DAY_S, self.until_s, _DAY_S)
+
+
+def parse_window(since: str | None, until: str | None, now_s: float) -> Window:
+    """The window that contains what was asked for, on bucket edges.
+
+    Raises BadParameterError naming `since` or `until`.
+    """
+    until_s = now_s if until is None else _parse_time("until", until, now_s)
+    if since is None:
+        # An `until` of the past without a `since` asks for the day that ended then.
+        since_s = max(0.0, until_s - _UNIT_S["h"] * 24)
+    else:
+        since_s = _parse_time("since", since, now_s)
+    if since_s >= until_s:
+        raise BadParameterError("since", f"{since} is not before until ({until or 'now'}); the window would be empty")
+    return widen(since_s, until_s)
+
+
+def widen(since_s: float, until_s: float) -> Window:
+    """The window of whole buckets that contains [since_s, until_s), at the resolution for its length."""
+    span_s = until_s - since_s
+    resolution = _DAY if span_s >= _DAYS_FROM_S else _HOUR if span_s >= _HOURS_FROM_S else _MINUTE
+    bucket_s = resolution.seconds
+    first = int(since_s // bucket_s)
+    last = int(-(-until_s // bucket_s))
+    return Window(first * bucket_s, max(last, first + 1) * bucket_s, resolution)
+
+
+def parse_instant(parameter: str, text: str, now_s: float) -> int:
+    """Unix milliseconds of an age or an RFC 3339 time. Raises BadParameterError naming `parameter`."""
+    return int(_parse_time(parameter, text, now_s) * 1000)
+
+
+def to_rfc3339(at_ms: int) -> str:
+    """`2026-01-31T12:00:00Z`; with milliseconds where there are any."""
+    seconds, milliseconds = divmod(at_ms, 1000)
+    text = datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{text}.{milliseconds:03}Z" if milliseconds else f"{text}Z"
+
+
+def _parse_time(parameter: str, text: str, now_s: float) -> float:
+    at_s = _seconds(parameter, text, now_s)
+    if at_s < 0:
+        raise BadParameterError(parameter, f"{text} is before 1970; there is nothing that old")
+    return at_s
+
+
+def _seconds(parameter: str, text: str, now_s: float) -> float:
+    age = _AGE.fullmatch(text)
+    if age is not None:
+        return now_s - int(age[1]) * _UNIT_S[age[2]]
+    timestamp = _TIMESTAMP.fullmatch(text)
+    if timestamp is None:
+        hint = "; a + in a URL is written %2B" if " " in text[11:] else ""
+        raise BadParameterError(parameter, f"{text!r:.60} is not a time: {_EXPECTED}{hint}")
+    day, clock, fraction, zone = timestamp.groups()
+    zone = "+00:00" if zone in "Zz" else zone
+    try:
+        # Python 3.10 takes three or six digits of a fraction only, and no Z.
+        at = datetime.fromisoformat(f"{day}T{clock}.{(fraction or '0')[:6]:0<6}{zone}")
+        return at.timestamp()
+    except (ValueError, OverflowError) as error:
+        raise BadParameterError(parameter, f"{text} is not a time that exists ({error}): {_EXPECTED}") from error
