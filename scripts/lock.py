@@ -1,7 +1,7 @@
 """Writes requirements/constraints.txt: the exact releases that development and CI install.
 
-Run by `make lock`. For every CPython that scripts/find-pythons.sh finds, everything the project can ask for is installed
-into an empty environment; what came is written down once, with a marker where the Pythons differ.
+Run by `make lock`. On every supported Python, everything the project can ask for goes into an empty environment; what
+came is written down once, with a marker where the Pythons differ.
 """
 
 import subprocess

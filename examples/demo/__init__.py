@@ -1,0 +1,1 @@
+"""`make demo`: a collector, the sample service, requests, and the table of what froze its loops."""
