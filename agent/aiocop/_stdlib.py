@@ -1,0 +1,41 @@
+"""Private originals of what the agent itself uses, taken before anything is patched.
+
+The agent replaces functions like `time.sleep` and `os.open` in the whole process; its own threads must neither pay for
+that nor see themselves. Every module of the agent takes these names from here, never from their public module.
+"""
+
+from _socket import getaddrinfo
+from _socket import socket as raw_socket
+from _thread import LockType, allocate_lock, get_ident
+from os import close, getpid, pipe, read, set_blocking, stat, unlink, urandom, write
+from select import poll
+from sys import _current_frames as current_frames
+from sys import _getframe as getframe
+from time import clock_gettime_ns, monotonic_ns, perf_counter_ns, pthread_getcpuclockid, sleep, thread_time_ns, time_ns
+
+__all__ = [
+    "LockType",
+    "allocate_lock",
+    "clock_gettime_ns",
+    "close",
+    "current_frames",
+    "get_ident",
+    "getaddrinfo",
+    "getframe",
+    "getpid",
+    "monotonic_ns",
+    "perf_counter_ns",
+    "pipe",
+    "poll",
+    "pthread_getcpuclockid",
+    "raw_socket",
+    "read",
+    "set_blocking",
+    "sleep",
+    "stat",
+    "thread_time_ns",
+    "time_ns",
+    "unlink",
+    "urandom",
+    "write",
+]

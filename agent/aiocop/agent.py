@@ -1,0 +1,321 @@
+"""The agent of one process: owns every station, sets them up, and takes them down again.
+
+    loops ─┐
+    calls ─┼─> slice ─> events (callbacks) ─┐
+    watchdog┘            └─> aggregate ──────┴─> shipper ─> transport
+
+Only this file knows them all. Set-up may happen in any order and from any thread, under one lock that no loop's slice
+ever takes.
+"""
+
+import atexit
+import logging
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any, Final
+
+from aiocop.aggregate import Aggregate
+from aiocop.calls import Calls
+from aiocop.catalogue import standard_operations
+from aiocop.config import Configuration
+from aiocop.events import Events, SlowTaskCallback
+from aiocop.frames import FrameNames
+from aiocop.identity import ProcessIdentity
+from aiocop.loops import RUNNER_MODULE, Loops
+from aiocop.shipper import Shipper
+from aiocop.slice import Slices
+from aiocop.statistics import Statistics
+from aiocop.traces import Traces
+from aiocop.watchdog import Watchdog
+
+_logger = logging.getLogger("aiocop")
+DEFAULT_THRESHOLD_MS: Final = 30.0
+EXIT_FLUSH_S: Final = 2.0
+
+
+class Agent:
+    """Everything `import aiocop` does, as one object. A process has one, made by `aiocop.api`."""
+
+    def __init__(self) -> None:
+        self._names = FrameNames(runner_module=RUNNER_MODULE)
+        self._traces = Traces(self._names)
+        self.events = Events()
+        self._slices = Slices(
+            threshold_ns=round(DEFAULT_THRESHOLD_MS * 1e6),
+            traces=self._traces,
+            aggregate=Aggregate(self._traces),
+            events=self.events,
+        )
+        self._watchdog = Watchdog(self._slices)
+        self._slices.aggregate = self._new_aggregate()
+        self.calls = Calls(self._slices, standard_operations())
+        self._loops = Loops(self._slices, self._watchdog)
+        self._shipper: Shipper | None = None
+        self.configuration: Configuration | None = None
+        self._wrappers_installed = False
+        self._detecting = False
+        self._lock = threading.RLock()
+        self._process_hooks_registered = False
+        self._resume_watchdog = False
+
+    # --- one call -----------------------------------------------------------------------------------------------------
+
+    def start(
+        self,
+        service: str | None = None,
+        *,
+        collector: str | None = None,
+        environment: str | None = None,
+        release: str | None = None,
+        threshold_ms: float | None = None,
+        enabled: bool | None = None,
+        application: Sequence[str] = (),
+        on_slow_task: SlowTaskCallback | None = None,
+    ) -> "Agent":
+        """See `aiocop.start`."""
+        configuration = Configuration.resolve(
+            service,
+            collector=collector,
+            environment=environment,
+            release=release,
+            threshold_ms=threshold_ms,
+            enabled=enabled,
+            application=application,
+        )
+        with self._lock:
+            if self.configuration is not None:
+                return self
+            self.configuration = configuration
+            for problem in configuration.problems:
+                _logger.error("aiocop ships nothing because of a bad environment variable: %s", problem)
+            if not configuration.enabled:
+                _logger.info("aiocop is off (enabled=0, by %s)", configuration.origins["enabled"])
+                return self
+            self._names.set_application(configuration.application)
+            self._register_process_hooks()
+            if on_slow_task is not None:
+                self.events.add_callback(on_slow_task)
+            if not self._wrappers_installed:
+                self.patch_audit_functions()
+            if not self.calls.hook_installed:
+                self.start_blocking_io_detection()
+            if not self._detecting:
+                self.detect_slow_tasks(configuration.threshold_ms)
+            if configuration.shipping:
+                self._start_shipping(configuration)
+            self.activate()
+        _logger.info(
+            "aiocop watches %s: threshold %g ms, collector %s",
+            configuration.service,
+            self._slices.threshold_ns / 1e6,
+            " or ".join(map(str, configuration.collector)) if configuration.shipping else "off",
+        )
+        return self
+
+    def _start_shipping(self, configuration: Configuration) -> None:
+        self._slices.shipping = True
+        self._shipper = Shipper(
+            source=self._slices.aggregate,
+            identity=ProcessIdentity(configuration, self._loop_names),
+            addresses=configuration.collector,
+        )
+        self._shipper.start()
+
+    def flush(self, timeout: float = EXIT_FLUSH_S) -> bool:
+        """See `aiocop.flush`."""
+        shipper = self._shipper
+        return shipper.flush(timeout) if shipper is not None else True
+
+    def stop(self, timeout: float = EXIT_FLUSH_S) -> bool:
+        """See `aiocop.stop`."""
+        with self._lock:
+            self._slices.active = False
+            self._loops.remove()
+            self.calls.remove()
+            self._watchdog.stop()
+            shipper, self._shipper = self._shipper, None
+            flushed = shipper.stop(timeout) if shipper is not None else True
+            self._slices.shipping = False
+            self._slices.begin_anew(self._new_aggregate())
+            self._wrappers_installed = False
+            self._detecting = False
+            self.configuration = None
+        return flushed
+
+    # --- step by step, as published -----------------------------------------------------------------------------------
+
+    def patch_audit_functions(self) -> None:
+        """See `aiocop.patch_audit_functions`."""
+        with self._lock:
+            if self._wrappers_installed:
+                _logger.warning("patch_audit_functions called more than once, ignoring")
+                return
+            self._wrappers_installed = True
+            self.calls.install_wrappers()
+
+    def start_blocking_io_detection(self, trace_depth: int = 20) -> None:
+        """See `aiocop.start_blocking_io_detection`."""
+        with self._lock:
+            if self.calls.hook_installed:
+                _logger.warning("start_blocking_io_detection called more than once, ignoring")
+                return
+            self._slices.trace_depth = trace_depth
+            self.calls.install_hook()
+
+    def detect_slow_tasks(
+        self,
+        threshold_ms: float = DEFAULT_THRESHOLD_MS,
+        on_slow_task: SlowTaskCallback | None = None,
+        *,
+        sample: bool = True,
+    ) -> None:
+        """See `aiocop.detect_slow_tasks`."""
+        with self._lock:
+            if self._detecting:
+                _logger.warning("detect_slow_tasks called more than once, ignoring")
+                return
+            self._detecting = True
+            self._slices.threshold_ns = round(threshold_ms * 1e6)
+            if on_slow_task is not None:
+                self.events.add_callback(on_slow_task)
+            self._loops.install()
+            self.calls.when_imported("uvloop", self._loops.install_uvloop)
+            self._register_process_hooks()
+            if sample:
+                self._watchdog.start()
+
+    def start_cpu_sampling(self, interval_ms: float, arm_after_ms: float | None, max_samples_per_slice: int) -> None:
+        """See `aiocop.start_cpu_sampling`."""
+        with self._lock:
+            if self._watchdog.running:
+                _logger.warning("start_cpu_sampling called more than once, ignoring")
+                return
+            self._watchdog.interval_ns = round(interval_ms * 1e6)
+            self._watchdog.arm_ns = None if arm_after_ms is None else round(arm_after_ms * 1e6)
+            self._watchdog.max_samples = max_samples_per_slice
+            self._register_process_hooks()
+            self._watchdog.start()
+
+    def activate(self) -> None:
+        """See `aiocop.activate`."""
+        with self._lock:
+            if self._detecting:
+                self._loops.install()
+            self._slices.active = True
+
+    def deactivate(self) -> None:
+        """See `aiocop.deactivate`."""
+        with self._lock:
+            self._slices.active = False
+            self._loops.pause()
+
+    # --- questions ----------------------------------------------------------------------------------------------------
+
+    @property
+    def active(self) -> bool:
+        return self._slices.active
+
+    @property
+    def sampling(self) -> bool:
+        return self._watchdog.running
+
+    @property
+    def threshold_ms(self) -> float:
+        return self._slices.threshold_ns / 1e6
+
+    def reset_blocking_events(self) -> None:
+        """See `aiocop.reset_blocking_events`."""
+        self._slices.forget_calls()
+
+    def statistics(self) -> Statistics:
+        """See `aiocop.statistics`."""
+        shipper = self._shipper
+        aggregate = self._slices.aggregate
+        common: dict[str, Any] = {
+            "active": self._slices.active,
+            "slices": aggregate.slices(),
+            "faults": self._slices.faults,
+            "callback_failures": self.events.failures,
+        }
+        if shipper is None:
+            recorded = aggregate.recorded()
+            return Statistics(
+                recorded=recorded,
+                shipped=0,
+                acknowledged=0,
+                pending=recorded,
+                dropped={},
+                connection="off",
+                collector="",
+                last_error="",
+                agent_cpu_ns=self._watchdog.cpu_ns,
+                **common,
+            )
+        shipping = shipper.statistics()
+        return Statistics(
+            recorded=shipping.recorded,
+            shipped=shipping.shipped,
+            acknowledged=shipping.acknowledged,
+            pending=shipping.pending,
+            dropped=shipping.dropped,
+            connection=shipping.connection,
+            collector=shipping.collector,
+            last_error=shipping.last_error,
+            agent_cpu_ns=shipping.agent_cpu_ns + self._watchdog.cpu_ns,
+            **common,
+        )
+
+    def _loop_names(self) -> str:
+        return ",".join(sorted({thread.loop for thread in list(self._slices.threads.values()) if thread.loop}))
+
+    def _new_aggregate(self) -> Aggregate:
+        return Aggregate(self._traces, lambda: self._watchdog.cpu_ns)
+
+    # --- the process --------------------------------------------------------------------------------------------------
+
+    def _register_process_hooks(self) -> None:
+        """At exit and around fork. Neither can be taken back; without anything to do they return at once."""
+        if not self._process_hooks_registered:
+            self._process_hooks_registered = True
+            atexit.register(self._at_exit)
+            os.register_at_fork(
+                before=self._before_fork,
+                after_in_parent=self._after_fork_in_parent,
+                after_in_child=self._after_fork_in_child,
+            )
+
+    def _at_exit(self) -> None:
+        if self._detecting or self._shipper is not None:
+            self.stop(EXIT_FLUSH_S)
+
+    def _before_fork(self) -> None:
+        # From CPython 3.12 on os.fork warns while other threads run: ours end for the moment.
+        if self._detecting:
+            self._lock.acquire()
+            self._resume_watchdog = self._watchdog.running
+            self._watchdog.stop()
+            if self._shipper is not None:
+                self._shipper.pause()
+
+    def _after_fork_in_parent(self) -> None:
+        if self._detecting:
+            if self._shipper is not None:
+                self._shipper.resume()
+            if self._resume_watchdog:
+                self._watchdog.start()
+            self._lock.release()
+
+    def _after_fork_in_child(self) -> None:
+        """The child is a new agent: it counts from zero under a new identity."""
+        if not self._detecting:
+            return
+        self._lock = threading.RLock()
+        self._watchdog.abandon()
+        if self._shipper is not None:
+            self._shipper.abandon()
+        self._slices.begin_anew(self._new_aggregate())
+        if self._resume_watchdog:
+            self._watchdog.start()
+        if self._shipper is not None and self.configuration is not None:
+            self._start_shipping(self.configuration)

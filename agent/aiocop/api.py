@@ -1,0 +1,189 @@
+"""The module-level functions of `import aiocop`: each one asks the process's one agent."""
+
+from collections.abc import Sequence
+
+from aiocop.agent import Agent
+from aiocop.events import ContextProvider, RaiseOnViolations, SlowTaskCallback
+from aiocop.statistics import Statistics
+
+_agent = Agent()
+
+
+def start(
+    service: str | None = None,
+    *,
+    collector: str | None = None,
+    environment: str | None = None,
+    release: str | None = None,
+    threshold_ms: float | None = None,
+    enabled: bool | None = None,
+    application: Sequence[str] = (),
+    on_slow_task: SlowTaskCallback | None = None,
+) -> Agent:
+    """Set up, activate and ship, in one call; before a loop runs or inside of one. Further calls change nothing.
+
+    `collector` is an address, `unix:///run/aiocop/collector.sock` or `udp://127.0.0.1:8718`. `threshold_ms` is the time
+    from which a slice is slow. `application` names packages that are application code although they are installed like
+    libraries. What is not given comes from the environment (`AIOCOP_SERVICE`, …), see docs/configuration.md.
+
+    Raises ValueError for a bad argument. A bad environment variable is logged, and shipping stays off.
+    """
+    return _agent.start(
+        service,
+        collector=collector,
+        environment=environment,
+        release=release,
+        threshold_ms=threshold_ms,
+        enabled=enabled,
+        application=application,
+        on_slow_task=on_slow_task,
+    )
+
+
+def flush(timeout: float = 2.0) -> bool:
+    """Wait until all that was recorded before this call is acknowledged (unix) or sent (udp).
+
+    Blocks its caller for at most `timeout` seconds: in a coroutine, use `await asyncio.to_thread(aiocop.flush)`. False
+    when time ran out. The slice that is running is not included.
+    """
+    return _agent.flush(timeout)
+
+
+def stop(timeout: float = 2.0) -> bool:
+    """Flush, then give every patched function back its original. True when everything was delivered.
+
+    Callbacks and context providers stay registered. `start()` may be called again, with other settings.
+    """
+    return _agent.stop(timeout)
+
+
+def statistics() -> Statistics:
+    """What the agent counted, shipped and dropped so far, and what it costs."""
+    return _agent.statistics()
+
+
+def patch_audit_functions() -> None:
+    """Wrap the functions that block without telling Python's audit hooks, and those whose duration matters."""
+    _agent.patch_audit_functions()
+
+
+def start_blocking_io_detection(trace_depth: int = 20) -> None:
+    """Install the audit hook. `trace_depth` is how many frames of a trace events show."""
+    _agent.start_blocking_io_detection(trace_depth)
+
+
+def detect_slow_tasks(
+    threshold_ms: float = 30,
+    on_slow_task: SlowTaskCallback | None = None,
+    cpu_sampling: bool = True,  # noqa: FBT001, FBT002 - published signature
+) -> None:
+    """Measure the slices of all loops; `on_slow_task` receives those with blocking calls or above the threshold.
+
+    `cpu_sampling` starts the watchdog with its defaults, unless start_cpu_sampling() has been called before.
+    """
+    _agent.detect_slow_tasks(threshold_ms, on_slow_task, sample=cpu_sampling)
+
+
+def start_cpu_sampling(
+    interval_ms: float = 10,
+    arm_after_ms: float | None = None,
+    idle_interval_ms: float | None = None,  # noqa: ARG001 - published; the watchdog is parked while loops are idle
+    max_samples_per_slice: int = 32,
+    trace_depth: int = 20,  # noqa: ARG001 - published; samples keep the whole stack of a slice
+) -> None:
+    """Start the watchdog with settings of its own: a sample every `interval_ms` from `arm_after_ms` on.
+
+    `arm_after_ms` is half the threshold unless given. `idle_interval_ms` and `trace_depth` are accepted for programs
+    written for the published aiocop and have no effect here.
+    """
+    _agent.start_cpu_sampling(interval_ms, arm_after_ms, max_samples_per_slice)
+
+
+def is_cpu_sampling_started() -> bool:
+    """Whether the watchdog runs."""
+    return _agent.sampling
+
+
+def activate() -> None:
+    """Begin or go on measuring, on all loops of all threads, those to come included."""
+    _agent.activate()
+
+
+def deactivate() -> None:
+    """Pause measuring; what is set up stays set up."""
+    _agent.deactivate()
+
+
+def is_monitoring_active() -> bool:
+    """Whether slices are measured."""
+    return _agent.active
+
+
+def register_slow_task_callback(callback: SlowTaskCallback) -> None:
+    """Call `callback` with every SlowTaskEvent, on the loop's thread right after the slice; keep it short."""
+    _agent.events.add_callback(callback)
+
+
+def unregister_slow_task_callback(callback: SlowTaskCallback) -> None:
+    """Forget a callback; one that is not registered is no error."""
+    _agent.events.remove_callback(callback)
+
+
+def clear_slow_task_callbacks() -> None:
+    """Forget all callbacks."""
+    _agent.events.clear_callbacks()
+
+
+def register_context_provider(provider: ContextProvider) -> None:
+    """Ask `provider` for context (request id, span) of each slice; what it returns is in `SlowTaskEvent.context`."""
+    _agent.events.add_provider(provider)
+
+
+def unregister_context_provider(provider: ContextProvider) -> None:
+    """Forget a context provider; one that is not registered is no error."""
+    _agent.events.remove_provider(provider)
+
+
+def clear_context_providers() -> None:
+    """Forget all context providers."""
+    _agent.events.clear_providers()
+
+
+def enable_raise_on_violations() -> None:
+    """Raise HighSeverityBlockingIoException after slow slices with severe blocking calls, in the current context."""
+    _agent.events.enable_raising()
+
+
+def disable_raise_on_violations() -> None:
+    """The opposite, in the current context."""
+    _agent.events.disable_raising()
+
+
+def is_raise_on_violations_enabled() -> bool:
+    """Whether the current context asks for exceptions."""
+    return _agent.events.raising_enabled()
+
+
+def raise_on_violations() -> RaiseOnViolations:
+    """`with aiocop.raise_on_violations():` — enable_raise_on_violations() for the block."""
+    return RaiseOnViolations(_agent.events)
+
+
+def reset_blocking_events() -> None:
+    """Forget the blocking calls that the running slice's event would describe."""
+    _agent.reset_blocking_events()
+
+
+def get_patched_functions() -> list[str]:
+    """Names of the operations that are wrapped."""
+    return list(_agent.calls.patched)
+
+
+def get_blocking_events_dict() -> dict[str, int]:
+    """Severity weight of every operation, by name."""
+    return {name: operation.weight for name, operation in _agent.calls.operations.items()}
+
+
+def get_slow_task_threshold_ms() -> float:
+    """Milliseconds from which a slice is slow."""
+    return _agent.threshold_ms

@@ -1,0 +1,262 @@
+"""Where blocking calls are seen: wrappers around public functions, and Python's audit hook.
+
+A wrapper measures; the hook only learns that a call starts, but sees it through whatever name it is made. Where an
+operation has both, the hook ignores the event that the wrapper's own call raises, and catches the rest.
+
+Cost model, per call. Outside a slice: get_ident and one dict look-up (0.1 µs). Inside: the walk to the call site, two
+clock readings, one update of counters; 1 to 1.5 µs on CPython 3.12 when application code makes the call itself.
+The hook runs for every audit event of the process and leaves after one dict look-up unless the event is an operation's.
+"""
+
+import sys
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from types import FunctionType, MethodType
+from typing import Any, Final
+
+from aiocop._stdlib import get_ident, getframe, perf_counter_ns
+from aiocop.catalogue import Operation
+from aiocop.patches import Patches
+from aiocop.slice import LoopThread, Slices
+
+_NON_BLOCKING: Final = 0.0
+
+
+class Calls:
+    """The wrappers and the audit hook of one agent."""
+
+    def __init__(self, slices: Slices, operations: Iterable[Operation]) -> None:
+        self.operations: dict[str, Operation] = {operation.name: operation for operation in operations}
+        self.patched: list[str] = []
+        """Names of the operations that are wrapped."""
+        self._slices = slices
+        self._patches = Patches()
+        self._by_event: dict[str, Operation] = {}
+        """What the hook listens to. Emptied, never replaced: the hook holds on to it."""
+        self._waiting: dict[str, list[Operation]] = {}
+        """Operations to wrap once a module is imported, by its name."""
+        self._hooked = False
+        self._on_import: dict[str, Callable[[Any], None]] = {}
+
+    # --- installing ---------------------------------------------------------------------------------------------------
+
+    def install_wrappers(self) -> None:
+        """Wrap the functions of the catalogue; those of modules nobody has imported yet, when somebody does."""
+        for operation in self.operations.values():
+            if not operation.targets:
+                continue
+            missing = [name for name in operation.modules if name not in sys.modules]
+            if missing:
+                self._waiting.setdefault(missing[-1], []).append(operation)
+            else:
+                self._wrap(operation)
+
+    def _wrap(self, operation: Operation) -> None:
+        wrapped = [self._wrap_target(operation, target) for target in operation.targets]
+        if any(wrapped):
+            self.patched.append(operation.name)
+
+    def _wrap_target(self, operation: Operation, target: str) -> bool:
+        owner_name, _, name = target.rpartition(".")
+        owner = resolve(owner_name)
+        if owner is None:
+            return False
+        slices = self._slices
+
+        def make(original: Any) -> Any:
+            if isinstance(owner, type) or isinstance(original, FunctionType):
+                return _method(slices, operation, original)
+            return MethodType(_function(slices, operation, original), _Target(owner_name, name))
+
+        return self._patches.replace(owner, name, make)
+
+    def install_hook(self) -> None:
+        """Listen to audit events. A hook can never be removed: without events to listen to, it returns at once."""
+        for operation in self.operations.values():
+            for event in operation.audit_events:
+                self._by_event.setdefault(event, operation)
+        if not self._hooked:
+            self._hooked = True
+            sys.addaudithook(self._make_hook())
+
+    @property
+    def hook_installed(self) -> bool:
+        return bool(self._by_event)
+
+    def when_imported(self, module: str, then: Callable[[Any], None]) -> None:
+        """Call `then` with a module soon after it was imported. Needs the hook."""
+        self._on_import[module] = then
+
+    def remove(self) -> None:
+        """Give every function back, and let the hook return at once."""
+        self._by_event.clear()
+        self._waiting.clear()
+        self._on_import.clear()
+        self.patched.clear()
+        self._patches.restore()
+
+    # --- the hook -----------------------------------------------------------------------------------------------------
+
+    def _make_hook(self) -> Callable[[str, tuple[Any, ...]], None]:
+        find_operation = self._by_event.get
+        slices = self._slices
+        find_thread = slices.threads.get
+        awaited = (self._waiting, self._on_import)
+
+        def hook(event: str, args: tuple[Any, ...]) -> None:
+            operation = find_operation(event)
+            if operation is None:
+                return
+            if event == "import" and (awaited[0] or awaited[1]):
+                self._look_for_imports()
+            thread = find_thread(get_ident())
+            if thread is None or not thread.started_ns:
+                return
+            running = thread.operation
+            if running is not None and event in running.audit_events:
+                return
+            try:
+                frame = getframe(1)
+                counters = slices.counters_at(thread, operation, frame)
+                if counters.site.muted:
+                    return
+                thread.record_start(counters)
+                if slices.events.wanted:
+                    slices.describe_call(thread, counters, args, frame)
+            except Exception:  # noqa: BLE001 - the border to the service: an audit hook that raises ends the user's call
+                slices.fault()
+
+        return hook
+
+    def _look_for_imports(self) -> None:
+        for name in [*self._waiting, *self._on_import]:
+            module = sys.modules.get(name)
+            if module is None or getattr(getattr(module, "__spec__", None), "_initializing", False):
+                continue
+            for operation in self._waiting.pop(name, ()):
+                self._wrap(operation)
+            then = self._on_import.pop(name, None)
+            if then is not None:
+                then(module)
+
+
+class _Target:
+    """What a wrapper of a built-in function is bound to.
+
+    Built-in functions do not turn into methods when they are class attributes (`class C: stat = os.stat`); a bound
+    method does not either, a plain function would. Pickled by name, like the function it stands for.
+    """
+
+    __slots__ = ("_module", "_name")
+
+    def __init__(self, module: str, name: str) -> None:
+        self._module = module
+        self._name = name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # pickle stores a bound method as getattr(its object, its name): as the object, the module does.
+        return import_module, (self._module,)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Target":
+        return self
+
+
+def resolve(dotted: str) -> Any:
+    """The module or class of a dotted name; None where there is none."""
+    parts = dotted.split(".")
+    for length in range(len(parts), 0, -1):
+        module = sys.modules.get(".".join(parts[:length]))
+        if module is not None:
+            found: Any = module
+            for part in parts[length:]:
+                found = getattr(found, part, None)
+            return found
+    try:
+        return import_module(dotted)
+    except ImportError:
+        return None
+
+
+def _function(slices: Slices, operation: Operation, original: Any) -> FunctionType:
+    find_thread = slices.threads.get
+
+    def function(_target: _Target, /, *args: Any, **kwargs: Any) -> Any:
+        thread = find_thread(get_ident())
+        if thread is None or not thread.started_ns:
+            return original(*args, **kwargs)
+        return measure(slices, thread, operation, original, args, kwargs)
+
+    return function  # type: ignore[return-value]
+
+
+def _method(slices: Slices, operation: Operation, original: Any) -> FunctionType:
+    find_thread = slices.threads.get
+    is_socket = operation.socket
+
+    def method(*args: Any, **kwargs: Any) -> Any:
+        thread = find_thread(get_ident())
+        if thread is None or not thread.started_ns or (is_socket and args[0].gettimeout() == _NON_BLOCKING):
+            return original(*args, **kwargs)
+        return measure(slices, thread, operation, original, args, kwargs)
+
+    return method  # type: ignore[return-value]
+
+
+def measure(
+    slices: Slices,
+    thread: LoopThread,
+    operation: Operation,
+    original: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    """Make a call inside a slice and count it. Called by a wrapper: the caller's caller made the call."""
+    outer = thread.operation
+    counts_from_ns = operation.counts_from_ns
+    # A wait inside a wait (Event.wait calls Condition.wait) is the same wait.
+    if counts_from_ns and outer is not None and outer.counts_from_ns:
+        return original(*args, **kwargs)
+    frame = getframe(2)
+    counters = call = None
+    if not counts_from_ns:
+        try:
+            counters = slices.counters_at(thread, operation, frame)
+            if slices.events.wanted and not counters.site.muted:
+                call = slices.describe_call(thread, counters, args, frame)
+        except Exception:  # noqa: BLE001 - the border to the service: our fault must not become the caller's
+            slices.fault()
+            return original(*args, **kwargs)
+    outer_nested_ns = thread.nested_ns
+    thread.nested_ns = 0
+    thread.operation = operation
+    started_ns = perf_counter_ns()
+    try:
+        return original(*args, **kwargs)
+    finally:
+        elapsed_ns = perf_counter_ns() - started_ns
+        own_ns = elapsed_ns - thread.nested_ns
+        thread.nested_ns = outer_nested_ns + elapsed_ns
+        thread.operation = outer
+        if counters is None:
+            if own_ns >= counts_from_ns:
+                _record_wait(slices, thread, operation, args, frame, own_ns)
+        elif not counters.site.muted or own_ns >= slices.threshold_ns:
+            thread.record(counters, own_ns)
+            if call is not None:
+                call.duration_ns = own_ns
+
+
+def _record_wait(
+    slices: Slices, thread: LoopThread, operation: Operation, args: tuple[Any, ...], frame: Any, own_ns: int
+) -> None:
+    try:
+        counters = slices.counters_at(thread, operation, frame)
+        if counters.site.muted and own_ns < slices.threshold_ns:
+            return
+        thread.record(counters, own_ns)
+        if slices.events.wanted:
+            call = slices.describe_call(thread, counters, args, frame)
+            if call is not None:
+                call.duration_ns = own_ns
+    except Exception:  # noqa: BLE001 - the border to the service: our fault must not become the caller's
+        slices.fault()

@@ -1,0 +1,192 @@
+"""Where slices begin and end: the places through which event loops run callbacks, replaced on their classes.
+
+asyncio runs every callback (task steps, timers, readers, transports, signals) through `asyncio.events.Handle._run`.
+uvloop's loop is a Python subclass of a C one, so its scheduling methods can be replaced; each passes the user's
+callback on as an argument of one shared runner, so that nothing is allocated that would not be otherwise. (`call_at` is
+left alone: it calls `call_later`.) uvloop's transports call their protocols without any of these.
+
+Cost model. Per slice: get_ident, one dict look-up, two clock readings, and about ten attribute reads and writes; 0.3 µs
+on CPython 3.12. Nothing is allocated.
+
+A trace ends at the first frame of this module: no function here may stand between a callback and what it calls.
+"""
+
+import asyncio
+import asyncio.events
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, Final
+
+from aiocop._stdlib import get_ident, perf_counter_ns
+from aiocop.errors import HighSeverityBlockingIoException
+from aiocop.patches import Patches
+from aiocop.slice import Slices
+from aiocop.watchdog import Watchdog
+
+RUNNER_MODULE: Final = __name__
+
+_SCHEDULING: Final = ("call_soon", "call_soon_threadsafe")
+_REGISTERING: Final = ("call_later", "add_reader", "add_writer", "add_signal_handler")
+
+
+class Loops:
+    """The replaced methods of the loops' classes."""
+
+    def __init__(self, slices: Slices, watchdog: Watchdog) -> None:
+        self._slices = slices
+        self._asyncio = Patches()
+        self._uvloop = Patches()
+        self._run_callback = _callback_runner(slices, watchdog)
+        self._watchdog = watchdog
+
+    def install(self) -> None:
+        """Measure the callbacks of all loops from now on, running ones included."""
+        handle_class = asyncio.events.Handle
+        self._asyncio.replace(
+            handle_class, "_run", lambda original: _handle_runner(self._slices, self._watchdog, original)
+        )
+        uvloop = sys.modules.get("uvloop")
+        if uvloop is not None:
+            self.install_uvloop(uvloop)
+
+    def install_uvloop(self, uvloop: ModuleType) -> None:
+        """The same for uvloop, once it is imported."""
+        loop_class = uvloop.Loop
+        run_callback = self._run_callback
+        for name in _SCHEDULING:
+            self._uvloop.replace(loop_class, name, lambda original: _scheduling(original, run_callback))
+        for name in _REGISTERING:
+            self._uvloop.replace(loop_class, name, lambda original: _registering(original, run_callback))
+        self._uvloop.replace(
+            loop_class, "call_exception_handler", lambda original: _exception_handler(original, self._slices)
+        )
+
+    def pause(self) -> None:
+        """While inactive: asyncio's callbacks cost nothing. uvloop's keep their runner, which lets them through: what
+        is registered now (a reader) may still be there when measuring goes on.
+        """
+        self._asyncio.restore()
+
+    def remove(self) -> None:
+        """Give the methods back. Callbacks already scheduled on uvloop still come through the runner, unmeasured."""
+        self._asyncio.restore()
+        self._uvloop.restore()
+
+
+def _handle_runner(slices: Slices, watchdog: Watchdog, original: Callable[[Any], None]) -> Callable[[Any], None]:
+    find_thread = slices.threads.get
+    events = slices.events
+
+    def _run(handle: Any) -> None:
+        thread = find_thread(get_ident())
+        if thread is None:
+            thread = slices.new_thread()
+        # A loop inside a slice (nest_asyncio) adds to the slice around it.
+        if thread.started_ns or not slices.active:
+            return original(handle)
+        before = handle._context.run(events.provide) if events.providers else None  # noqa: SLF001 - as in CPython
+        callback = handle._callback  # noqa: SLF001 - gone once the handle is cancelled by its own callback
+        thread.started_ns = started_ns = perf_counter_ns()
+        if watchdog.parked:
+            watchdog.wake()
+        try:
+            return original(handle)
+        finally:
+            elapsed_ns = perf_counter_ns() - started_ns
+            thread.slices += 1
+            if thread.touched or elapsed_ns >= slices.threshold_ns:
+                slices.finish(thread, elapsed_ns, callback, "asyncio", handle._context, before)  # noqa: SLF001 - as in CPython
+            else:
+                thread.started_ns = 0
+                thread.nested_ns = 0
+
+    return _run
+
+
+def _callback_runner(slices: Slices, watchdog: Watchdog) -> Callable[..., Any]:
+    find_thread = slices.threads.get
+    events = slices.events
+
+    def run_callback(callback: Callable[..., Any], *args: Any) -> Any:
+        thread = find_thread(get_ident())
+        if thread is None:
+            if not slices.active:
+                return callback(*args)
+            thread = slices.new_thread()
+        if thread.started_ns or not slices.active:
+            return callback(*args)
+        before = events.provide() if events.providers else None
+        thread.started_ns = started_ns = perf_counter_ns()
+        if watchdog.parked:
+            watchdog.wake()
+        try:
+            return callback(*args)
+        except Exception as error:
+            # uvloop will report "Exception in callback <this runner>": keep what it should have said.
+            thread.raised = (error, callback)
+            raise
+        finally:
+            elapsed_ns = perf_counter_ns() - started_ns
+            thread.slices += 1
+            if thread.touched or elapsed_ns >= slices.threshold_ns:
+                slices.finish(thread, elapsed_ns, callback, "uvloop", None, before)
+            else:
+                thread.started_ns = 0
+                thread.nested_ns = 0
+
+    return run_callback
+
+
+def _scheduling(original: Callable[..., Any], run_callback: Callable[..., Any]) -> Callable[..., Any]:
+    def schedule(loop: Any, callback: Any, *args: Any, context: Any = None) -> Any:
+        # call_later with no delay comes here with the runner in place already.
+        if callback is run_callback:
+            return original(loop, callback, *args, context=context)
+        return original(loop, run_callback, callback, *args, context=context)
+
+    return schedule
+
+
+def _registering(original: Callable[..., Any], run_callback: Callable[..., Any]) -> Callable[..., Any]:
+    def register(loop: Any, when: Any, callback: Any, *args: Any, **kwargs: Any) -> Any:
+        # Not a callback: let uvloop say so about what the caller passed.
+        if not callable(callback) or asyncio.iscoroutinefunction(callback):
+            return original(loop, when, callback, *args, **kwargs)
+        return original(loop, when, run_callback, callback, *args, **kwargs)
+
+    return register
+
+
+class _NamedHandle:
+    """Stands for a uvloop handle in an error report, under the name of the user's callback."""
+
+    def __init__(self, handle: Any, callback: Any) -> None:
+        self._handle = handle
+        self._callback = callback
+
+    def __repr__(self) -> str:
+        kind = type(self._handle).__name__
+        return f"<{kind} {getattr(self._callback, '__qualname__', None) or repr(self._callback)}>"
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._handle, name)
+
+
+def _exception_handler(original: Callable[..., Any], slices: Slices) -> Callable[..., Any]:
+    def call_exception_handler(loop: Any, context: dict[str, Any]) -> Any:
+        error = context.get("exception")
+        if isinstance(error, HighSeverityBlockingIoException):
+            raise error
+        thread = slices.threads.get(get_ident())
+        if thread is not None and thread.raised is not None:
+            raised, callback = thread.raised
+            thread.raised = None
+            if raised is error:
+                named = {"message": f"Exception in callback {callback}"}
+                if "handle" in context:
+                    named["handle"] = _NamedHandle(context["handle"], callback)  # type: ignore[assignment]
+                context = {**context, **named}
+        return original(loop, context)
+
+    return call_exception_handler

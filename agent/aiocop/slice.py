@@ -1,0 +1,460 @@
+"""One uninterrupted run of a callback on a loop's thread: begun, filled with blocking calls, and accounted for.
+
+Cost model. A slice in which nothing happens costs two clock readings, one look-up of its thread and a few attribute
+writes (loops.py). A blocking call costs the walk to its call site and one update of counters (`record`). Everything
+else, here in `Slices.finish`, runs only for slices that exceeded the threshold or that somebody asked to see.
+
+Who writes what. A LoopThread belongs to its thread; the watchdog's thread reads `started_ns` and `operation` and
+appends to `samples`, naming the slice it saw, so that a sample that comes late is told from one of the next slice.
+"""
+
+import logging
+import threading
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from contextvars import Context
+from dataclasses import dataclass
+from itertools import count
+from types import CodeType, FrameType
+from typing import Any, Final
+
+from aiocop._stdlib import get_ident, pthread_getcpuclockid, thread_time_ns, time_ns
+from aiocop.aggregate import Aggregate, CounterTable, SiteCounters
+from aiocop.catalogue import CPU, WAIT, Operation
+from aiocop.events import BlockingCall, Events, SliceFacts
+from aiocop.traces import LOOP, MAX_SITE_FRAMES, Site, StackFrame, Traces
+from aiocop_wire import UPPER_EDGES_NS, SlowEvent, SlowSite
+
+MAX_CALLS_PER_SLICE: Final = 50
+"""Blocking calls of one slice that its event describes; all of them are counted."""
+MAX_SAMPLES_PER_SLICE: Final = 64
+_logger = logging.getLogger("aiocop")
+_UNSEEN_NS: Final = 1_000_000
+"""Time of a slow slice that no wrapper measured is attributed from here on; less is noise of the clocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    at_ns: int
+    cpu_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What the watchdog saw of a slice that overran."""
+
+    started_ns: int
+    """Names the slice, as in LoopThread."""
+    at_ns: int
+    cpu_ns: int
+    """CPU time of the thread so far; -1 where the platform does not tell."""
+    measured: bool
+    """A wrapped call was running: its wrapper knows the time better."""
+    stack: list[StackFrame]
+
+
+class LoopThread(CounterTable):
+    """The state of one thread that runs event loops, and what it counted."""
+
+    __slots__ = (
+        "calls",
+        "clock_id",
+        "ident",
+        "last_unmeasured",
+        "loop",
+        "nested_ns",
+        "operation",
+        "provided",
+        "raised",
+        "raising",
+        "samples",
+        "started_ns",
+        "touched",
+    )
+
+    def __init__(self, ident: int, clock_id: int | None) -> None:
+        super().__init__()
+        self.ident = ident
+        self.clock_id = clock_id
+        self.loop = ""
+        """The kind of loop that ran here last; empty before the first slow or blocking slice."""
+        self.started_ns = 0
+        """perf_counter_ns at the start of the running slice, which names it; 0 between slices."""
+        self.operation: Operation | None = None
+        """The wrapped call that is running."""
+        self.nested_ns = 0
+        """Time of the wrapped calls that ended inside the running one (or inside the slice, where none is running)."""
+        self.touched: list[SiteCounters] = []
+        """Counters this slice changed."""
+        self.last_unmeasured: SiteCounters | None = None
+        """The last site that only the audit hook saw: the samples after it may show that it is still running."""
+        self.calls: list[BlockingCall] = []
+        self.provided: dict[str, Any] | None = None
+        """Context as the providers gave it at the first blocking call of the slice."""
+        self.raised: tuple[BaseException, Any] | None = None
+        """The last exception of a uvloop callback, and the callback."""
+        self.raising = False
+        self.samples: list[Sample] = []
+
+    def record(self, counters: SiteCounters, own_ns: int) -> None:
+        """Count one measured call: `own_ns` is its time without the wrapped calls inside it."""
+        counters.count += 1
+        counters.blocked_ns += own_ns
+        bins = counters.bins
+        index = bisect_right(UPPER_EDGES_NS, own_ns)
+        bins[index] = bins.get(index, 0) + 1
+        maximum_ns = counters.maximum_ns
+        if own_ns > maximum_ns[0]:
+            maximum_ns[0] = own_ns
+        if counters.slice_started_ns == self.started_ns:
+            counters.slice_blocked_ns += own_ns
+            counters.slice_count += 1
+        else:
+            counters.slice_started_ns = self.started_ns
+            counters.slice_blocked_ns = own_ns
+            counters.slice_count = 1
+            self.touched.append(counters)
+
+    def record_start(self, counters: SiteCounters) -> None:
+        """Count one call of which only the start was seen."""
+        counters.count += 1
+        self.last_unmeasured = counters
+        if counters.slice_started_ns == self.started_ns:
+            counters.slice_count += 1
+        else:
+            counters.slice_started_ns = self.started_ns
+            counters.slice_blocked_ns = 0
+            counters.slice_count = 1
+            self.touched.append(counters)
+
+    def add_time(self, counters: SiteCounters, blocked_ns: int) -> None:
+        """Give time to a call that was counted when it started."""
+        counters.blocked_ns += blocked_ns
+        counters.slice_blocked_ns += blocked_ns
+        index = bisect_right(UPPER_EDGES_NS, blocked_ns)
+        counters.bins[index] = counters.bins.get(index, 0) + 1
+        if blocked_ns > counters.maximum_ns[0]:
+            counters.maximum_ns[0] = blocked_ns
+
+
+class _Departure:
+    """Lives in a threading.local: its thread's end drops the last reference and so tells us."""
+
+    def __init__(self, leave: Callable[[], None]) -> None:
+        self._leave = leave
+
+    def __del__(self) -> None:
+        self._leave()
+
+
+class Slices:
+    """The loop threads of the process and what their slices cost."""
+
+    def __init__(self, *, threshold_ns: int, traces: Traces, aggregate: Aggregate, events: Events) -> None:
+        self.threshold_ns = threshold_ns
+        self.active = False
+        """Read at the start of every slice; written by activate() and deactivate()."""
+        self.shipping = False
+        """Whether slow events are queued for a shipper."""
+        self.trace_depth = 20
+        self.faults = 0
+        """Slices that could not be accounted for."""
+        self.traces = traces
+        self.aggregate = aggregate
+        self.events = events
+        self.threads: dict[int, LoopThread] = {}
+        """By thread ident. A thread adds itself and takes itself away; the watchdog reads a copy."""
+        self._departures = threading.local()
+        self._numbers = count(1)
+
+    # --- threads ------------------------------------------------------------------------------------------------------
+
+    def new_thread(self) -> LoopThread:
+        """The state of the calling thread, which runs its first slice."""
+        ident = get_ident()
+        try:
+            # Only for the calling thread itself: for a thread that has just ended this crashes the interpreter.
+            clock_id: int | None = pthread_getcpuclockid(ident)
+        except OSError:
+            clock_id = None
+        thread = LoopThread(ident, clock_id)
+        number = next(self._numbers)
+
+        aggregate = self.aggregate
+
+        def leave() -> None:
+            if self.threads.get(ident) is thread:
+                del self.threads[ident]
+            aggregate.retire_table(number)
+
+        aggregate.add_table(number, thread)
+        self.threads[ident] = thread
+        self._departures.departure = _Departure(leave)
+        return thread
+
+    def begin_anew(self, aggregate: Aggregate) -> None:
+        """Forget all threads and count into `aggregate` from now on: after stop(), and in a forked child.
+
+        Slices that are running end in the old one.
+        """
+        self.aggregate = aggregate
+        self.threads.clear()
+
+    # --- calls --------------------------------------------------------------------------------------------------------
+
+    def counters_at(self, thread: LoopThread, operation: Operation, frame: FrameType | None) -> SiteCounters:
+        """The counters of the site where `frame` makes a call."""
+        key = self.traces.key_of(operation.name, frame)
+        counters = thread.by_key.get(key)
+        if counters is None:
+            site = self.traces.site(operation, self.traces.stack(frame, MAX_SITE_FRAMES))
+            counters = thread.counters(site, self.aggregate.other)
+            thread.remember(key, counters)
+            if self.shipping:
+                self.traces.keep_trace(site, self.traces.stack(frame, MAX_SITE_FRAMES))
+        return counters
+
+    def describe_call(
+        self, thread: LoopThread, counters: SiteCounters, arguments: tuple[Any, ...], frame: FrameType | None
+    ) -> BlockingCall | None:
+        """Note a call for the slice's event; None past the bound. Only where a callback wants events."""
+        self.events.note_raising(thread)
+        if thread.provided is None:
+            # The providers are the user's code: what blocks in them is not this slice's, nor described by itself.
+            started_ns = thread.started_ns
+            thread.started_ns = 0
+            thread.provided = self.events.provide()
+            thread.started_ns = started_ns
+        if len(thread.calls) >= MAX_CALLS_PER_SLICE:
+            return None
+        call = BlockingCall(
+            site=counters.site,
+            arguments=arguments,
+            trace=self.events.trace(self.traces, frame, self.trace_depth),
+            started_at_ns=time_ns(),
+        )
+        thread.calls.append(call)
+        return call
+
+    def forget_calls(self) -> None:
+        """Drop what the calling thread's running slice would have described; what was counted stays counted."""
+        thread = self.threads.get(get_ident())
+        if thread is not None:
+            thread.calls = []
+
+    # --- the end of a slice -------------------------------------------------------------------------------------------
+
+    def finish(
+        self,
+        thread: LoopThread,
+        elapsed_ns: int,
+        callback: Any,
+        loop: str,
+        context: Context | None,
+        before: dict[str, Any] | None,
+    ) -> None:
+        """Account for a slice that contained blocking calls or exceeded the threshold, and close it.
+
+        `context` is where the callback ran, None where that is the current one; `before` is what the context providers
+        said before it ran. Raises HighSeverityBlockingIoException where raise_on_violations() asked for it, and nothing
+        else.
+        """
+        facts = None
+        try:
+            thread.loop = loop
+            facts = self._account(thread, elapsed_ns, callback, context, before)
+        except Exception:
+            self.faults += 1
+            if self.faults == 1:
+                _logger.exception("aiocop could not account for a slice; further faults are only counted")
+        finally:
+            self.reset(thread)
+        if facts is not None:
+            self.events.deliver(facts, self.traces)
+
+    def _account(
+        self,
+        thread: LoopThread,
+        elapsed_ns: int,
+        callback: Any,
+        context: Context | None,
+        before: dict[str, Any] | None,
+    ) -> SliceFacts | None:
+        slow = elapsed_ns >= self.threshold_ns
+        ended_ns = thread.started_ns + elapsed_ns
+        samples: list[Sample] = []
+        cpu_ns = -1
+        if slow:
+            samples = [sample for sample in thread.samples if sample.started_ns == thread.started_ns]
+            now_cpu_ns = thread_time_ns()
+            if samples and samples[0].cpu_ns >= 0:
+                cpu_ns = now_cpu_ns - samples[0].cpu_ns
+            self._attribute_unmeasured(
+                thread, elapsed_ns - thread.nested_ns, _Moment(ended_ns, now_cpu_ns), samples, callback
+            )
+            for counters in thread.touched:
+                counters.slow_count += 1
+            if self.shipping and thread.touched:
+                self._ship(thread, elapsed_ns, cpu_ns, callback)
+        if not self.events.wanted or not (slow or thread.calls):
+            return None
+        provide = self.events.provide
+        return SliceFacts(
+            elapsed_ns=elapsed_ns,
+            threshold_ns=self.threshold_ns,
+            calls=tuple(thread.calls),
+            sites=tuple([(item.site, item.slice_count, item.slice_blocked_ns) for item in thread.touched]),
+            samples=tuple([tuple(sample.stack) for sample in samples]),
+            cpu_ns=cpu_ns,
+            loop=thread.loop,
+            before=before,
+            provided=thread.provided,
+            after=provide if context is None else lambda: context.run(provide),
+            raising=thread.raising,
+            task_name=task_name(callback),
+        )
+
+    def fault(self) -> None:
+        """Count an exception of the agent's own, and log the first. Call it in an `except` clause."""
+        self.faults += 1
+        if self.faults == 1:
+            _logger.exception("aiocop failed to account for something; further faults are only counted")
+
+    def reset(self, thread: LoopThread) -> None:
+        """Forget what belonged to the slice that ended."""
+        thread.started_ns = 0
+        thread.touched = []
+        thread.nested_ns = 0
+        thread.operation = None
+        thread.last_unmeasured = None
+        if thread.calls or thread.provided is not None:
+            thread.calls = []
+            thread.provided = None
+            thread.raising = False
+        if thread.samples:
+            thread.samples = []
+
+    def _attribute_unmeasured(
+        self, thread: LoopThread, rest_ns: int, ended: "_Moment", samples: list[Sample], callback: Any
+    ) -> None:
+        """Divide the time no wrapper measured among the lines the watchdog saw, by how often it saw them."""
+        free = [sample for sample in samples if not sample.measured and sample.stack]
+        if rest_ns < _UNSEEN_NS:
+            return
+        if not free:
+            # Nobody looked, or only at measured calls. What is worth a report is the callback's own doing.
+            if rest_ns >= self.threshold_ns // 2:
+                self._give(thread, self._callback_site(callback), rest_ns)
+            return
+        waiting = _waiting(samples, ended)
+        given: dict[int, int] = {}
+        sites: dict[int, Site] = {}
+        for sample, share_ns in _shares(free, rest_ns, thread.started_ns, ended.at_ns):
+            site = self._site_of_sample(thread, sample, waiting=waiting)
+            identifier = site.definition.site_id
+            sites[identifier] = site
+            given[identifier] = given.get(identifier, 0) + share_ns
+            if self.shipping:
+                self.traces.keep_trace(site, sample.stack)
+        for identifier, blocked_ns in given.items():
+            self._give(thread, sites[identifier], blocked_ns)
+
+    def _site_of_sample(self, thread: LoopThread, sample: Sample, *, waiting: bool) -> Site:
+        site = self.traces.site(WAIT if waiting else CPU, sample.stack)
+        unmeasured = thread.last_unmeasured
+        if unmeasured is not None and unmeasured.site.call_site == site.call_site:
+            return unmeasured.site
+        return site
+
+    def _give(self, thread: LoopThread, site: Site, blocked_ns: int) -> None:
+        counters = thread.counters(site, self.aggregate.other)
+        if counters.slice_started_ns == thread.started_ns and counters.slice_count:
+            thread.add_time(counters, blocked_ns)
+        else:
+            thread.record(counters, blocked_ns)
+
+    def _callback_site(self, callback: Any) -> Site:
+        found = callback_code(callback)
+        if found is None:
+            return self.traces.pseudo_site(CPU, LOOP)
+        return self.traces.function_site(CPU, *found)
+
+    def _ship(self, thread: LoopThread, elapsed_ns: int, cpu_ns: int, callback: Any) -> None:
+        touched = sorted(thread.touched, key=lambda item: item.slice_blocked_ns, reverse=True)
+        event = SlowEvent(
+            started_at_ms=(time_ns() - elapsed_ns) // 1_000_000,
+            elapsed_us=elapsed_ns // 1_000,
+            threshold_us=self.threshold_ns // 1_000,
+            cause=touched[0].site.definition.cause,
+            severity_score=sum(min(item.slice_count, 1000) * item.site.definition.weight for item in touched),
+            sites=tuple(
+                [
+                    SlowSite(
+                        item.site.definition.site_id,
+                        item.slice_count,
+                        item.slice_blocked_ns // 1_000,
+                        item.site.trace_ids[-1] if item.site.trace_ids else 0,
+                    )
+                    for item in touched[:MAX_CALLS_PER_SLICE]
+                ]
+            ),
+            task_name=task_name(callback)[:200],
+            thread_name=threading.current_thread().name[:200],
+            loop=thread.loop,
+            cpu_us=cpu_ns // 1_000 if cpu_ns >= 0 else -1,
+        )
+        self.aggregate.offer_slow_event(thread, event)
+
+
+def _shares(samples: list[Sample], rest_ns: int, started_ns: int, ended_ns: int) -> Iterator[tuple[Sample, int]]:
+    """Each sample with its part of the time: it stands for what came before it, the last one also for what followed."""
+    elapsed_ns = ended_ns - started_ns
+    since_ns = started_ns
+    for sample in samples:
+        until_ns = ended_ns if sample is samples[-1] else sample.at_ns
+        yield sample, rest_ns * (until_ns - since_ns) // elapsed_ns
+        since_ns = until_ns
+
+
+def _waiting(samples: list[Sample], ended: _Moment) -> bool:
+    """Whether the thread had less than half of the CPU in what followed the samples that no wrapper measured."""
+    elapsed_ns = 0
+    cpu_ns = 0
+    following: list[Sample | _Moment] = [*samples[1:], ended]
+    for sample, after in zip(samples, following):  # noqa: B905 - same length by construction
+        if sample.cpu_ns < 0:
+            return False
+        if not sample.measured:
+            elapsed_ns += after.at_ns - sample.at_ns
+            cpu_ns += after.cpu_ns - sample.cpu_ns
+    return 2 * cpu_ns < elapsed_ns
+
+
+def task_of(callback: Any) -> Any:
+    """The task whose step a callback is; None for another callback."""
+    owner = getattr(callback, "__self__", None)
+    return owner if owner is not None and hasattr(owner, "get_coro") else None
+
+
+def task_name(callback: Any) -> str:
+    """The name of the task whose step a callback is; empty for another callback."""
+    task = task_of(callback)
+    return str(task.get_name()) if task is not None and hasattr(task, "get_name") else ""
+
+
+def callback_code(callback: Any) -> tuple[object, CodeType] | None:
+    """Module name and code of the function behind a callback: a task's coroutine, a function, a bound method."""
+    task = task_of(callback)
+    if task is not None:
+        coroutine = task.get_coro()
+        frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
+        code = getattr(coroutine, "cr_code", None) or getattr(coroutine, "gi_code", None)
+        if code is None:
+            return None
+        return (frame.f_globals.get("__name__") if frame is not None else None), code
+    function = getattr(callback, "func", callback)
+    function = getattr(function, "__func__", function)
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return None
+    return getattr(function, "__module__", None), code

@@ -1,0 +1,35 @@
+"""What the agent tells about itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """One look at the agent. `recorded == acknowledged + pending + dropped blocking calls`, whenever it is taken."""
+
+    active: bool
+    recorded: int
+    """Blocking calls counted since start()."""
+    slices: int
+    """Callbacks measured since start()."""
+    shipped: int
+    """Blocking calls that were written to a socket at least once."""
+    acknowledged: int
+    """Blocking calls that the collector has committed; over udp, that were sent."""
+    pending: int
+    """Blocking calls that are neither acknowledged nor dropped yet."""
+    dropped: Mapping[str, int]
+    """What will never arrive, by reason; reasons ending in `_events` count slow events, the others blocking calls."""
+    connection: str
+    """State of the shipper; `off` where nothing is shipped."""
+    collector: str
+    """The address reported to; empty where nothing is shipped."""
+    last_error: str
+    """Why the last connection failed."""
+    faults: int
+    """Exceptions inside the agent, which cost a slice or a call its entry; 0, or a bug to report."""
+    callback_failures: int
+    """Exceptions of callbacks and context providers."""
+    agent_cpu_ns: int
+    """CPU time of the agent's own threads."""

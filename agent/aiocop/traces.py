@@ -1,0 +1,200 @@
+"""From a stack to a site: who called, where it can be fixed, and a name that is the same on every host.
+
+Cost model. `key_of` runs once per blocking call on a loop's thread: it reads two unaudited fields per frame (about
+0.1 µs each) and stops at the call site, so a call made directly by application code costs one frame. `Traces.site` runs
+once per new key (about 50 µs): it looks at code objects, which raise audit events, and computes the fingerprint.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import CodeType, FrameType
+from typing import Any, Final
+
+from aiocop.catalogue import Operation
+from aiocop.frames import FRAME_AIOCOP, FRAME_RUNNER, FrameNames, is_loop_module
+from aiocop_wire import (
+    FRAME_APPLICATION,
+    Frame,
+    SiteDefinition,
+    TraceDefinition,
+    fingerprint,
+    site_id,
+    stable_id,
+)
+
+LOOP: Final = "<loop>"
+"""The pseudo call site of time that no application code can be blamed for."""
+MAX_SITE_FRAMES: Final = 32
+"""Frames between a call and its call site that are looked at; library stacks are rarely deeper than 20."""
+MAX_TRACES_PER_SITE: Final = 3
+
+Key = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StackFrame:
+    """One frame of a stack, looked at once: what identifies it and what names it."""
+
+    module: object
+    code: CodeType
+    line: int
+    kind: int
+
+
+@dataclass(slots=True, eq=False)
+class Site:
+    """The static facts of a site, shared by all threads of the process."""
+
+    definition: SiteDefinition
+    call_site: str
+    """`path:line:function`"""
+    entry_point: str
+    muted: bool
+    """An event loop did this on its own behalf: nothing to report unless a slice is slow."""
+    operation: Operation
+    trace_ids: tuple[int, ...] = ()
+    """Full traces kept so far; replaced, never changed in place. Written by the loops' threads."""
+
+
+class Traces:
+    """Sites and full traces by id. Loop threads add (a dict's setdefault is atomic), the shipper's thread reads."""
+
+    def __init__(self, names: FrameNames) -> None:
+        self.names = names
+        self.sites: dict[int, Site] = {}
+        self.traces: dict[int, TraceDefinition] = {}
+
+    def key_of(self, operation: str, frame: FrameType | None) -> Key:
+        """What identifies a call: the operation, and module and line of each frame down to the call site."""
+        kinds = self.names.kinds
+        key: list[Any] = [operation]
+        depth = 0
+        while frame is not None:
+            module = frame.f_globals.get("__name__")
+            kind = kinds.get(module)
+            if kind is None:
+                kind = self.names.kind(frame)
+            if kind != FRAME_AIOCOP:
+                if kind == FRAME_RUNNER:
+                    break
+                key += (module, frame.f_lineno)
+                depth += 1
+                if kind == FRAME_APPLICATION or depth == MAX_SITE_FRAMES:
+                    break
+            frame = frame.f_back
+        return tuple(key)
+
+    def full_key(self, frame: FrameType | None, limit: int) -> Key:
+        """What identifies a whole stack: module and line of its innermost `limit` frames."""
+        key: list[Any] = []
+        while frame is not None and len(key) < 2 * limit:
+            key += (frame.f_globals.get("__name__"), frame.f_lineno)
+            frame = frame.f_back
+        return tuple(key)
+
+    def stack(self, frame: FrameType | None, limit: int) -> list[StackFrame]:
+        """The frames of a slice, innermost first, without the agent's and without those of the loop that ran it.
+
+        The innermost `limit` frames are kept, and the application's frames wherever they are.
+        """
+        kinds = self.names.kinds
+        stack: list[StackFrame] = []
+        while frame is not None:
+            module = frame.f_globals.get("__name__")
+            kind = kinds.get(module)
+            if kind is None:
+                kind = self.names.kind(frame)
+            if kind == FRAME_RUNNER:
+                break
+            if kind != FRAME_AIOCOP and (len(stack) < limit or kind == FRAME_APPLICATION):
+                code = frame.f_code
+                self.names.register_module(frame.f_globals, code)
+                stack.append(StackFrame(module, code, frame.f_lineno or code.co_firstlineno, kind))
+            frame = frame.f_back
+        while stack and stack[-1].module == "asyncio.events":
+            stack.pop()
+        return stack
+
+    def frames(self, stack: Iterable[StackFrame]) -> tuple[Frame, ...]:
+        """The stack as it is shown and shipped."""
+        describe = self.names.describe
+        return tuple([describe(item.module, item.code, item.line, item.kind) for item in stack])
+
+    def site(self, operation: Operation, stack: list[StackFrame]) -> Site:
+        """The site that a stack belongs to: `<loop>` where the loop called a built-in function itself."""
+        call_site = next((index for index, item in enumerate(stack) if item.kind == FRAME_APPLICATION), None)
+        own = stack[: MAX_SITE_FRAMES if call_site is None else call_site + 1][-MAX_SITE_FRAMES:]
+        if not own:
+            return self.pseudo_site(operation, LOOP)
+        frames = self.frames(own)
+        return self._add_site(
+            operation,
+            frames,
+            fingerprint(
+                [
+                    (shown.path, shown.function, item.line - item.code.co_firstlineno)
+                    for shown, item in zip(frames, own)  # noqa: B905 - same length by construction, hot enough
+                ]
+            ),
+            call_site=0 if call_site is None else len(frames) - 1,
+            muted=any(is_loop_module(item.module) for item in own),
+        )
+
+    def function_site(self, operation: Operation, module: object, code: CodeType) -> Site:
+        """The site of a function whose current line nobody saw."""
+        frame = self.names.describe(module, code, code.co_firstlineno, FRAME_APPLICATION)
+        return self._add_site(operation, (frame,), fingerprint([(frame.path, frame.function, 0)]))
+
+    def pseudo_site(self, operation: Operation, name: str) -> Site:
+        """A site that is no line of code: `<gc>`, `<loop>`, `<other>`."""
+        return self._add_site(operation, (Frame(name, 0, ""),), fingerprint([(name, "", 0)]))
+
+    def _add_site(
+        self,
+        operation: Operation,
+        frames: tuple[Frame, ...],
+        site_fingerprint: int,
+        *,
+        call_site: int = 0,
+        muted: bool = False,
+    ) -> Site:
+        identifier = site_id(operation.name, site_fingerprint)
+        known = self.sites.get(identifier)
+        if known is not None:
+            return known
+        definition = SiteDefinition(
+            site_id=identifier,
+            operation=operation.name,
+            fingerprint=site_fingerprint,
+            cause=operation.cause,
+            reason="io_blocking" if operation.cause in ("io", "wait") else "cpu_blocking",
+            weight=operation.weight,
+            frames=frames,
+            call_site=call_site,
+            advice=operation.advice,
+        )
+        site = Site(
+            definition,
+            call_site=shown(frames[call_site]),
+            entry_point=shown(frames[0]),
+            muted=muted,
+            operation=operation,
+        )
+        return self.sites.setdefault(identifier, site)
+
+    def keep_trace(self, site: Site, stack: list[StackFrame]) -> int:
+        """Keep a full trace of a site while it has few; the id of the trace, 0 when it was not kept."""
+        frames = self.frames(stack)
+        trace_id = stable_id("trace", *(part for frame in frames for part in (frame.path, frame.line, frame.function)))
+        if trace_id in site.trace_ids:
+            return trace_id
+        if len(site.trace_ids) >= MAX_TRACES_PER_SITE:
+            return 0
+        self.traces.setdefault(trace_id, TraceDefinition(trace_id, site.definition.site_id, frames))
+        site.trace_ids = (*site.trace_ids, trace_id)
+        return trace_id
+
+
+def shown(frame: Frame) -> str:
+    """`path:line:function`; just the name of a pseudo call site."""
+    return str(frame) if frame.function else frame.path
