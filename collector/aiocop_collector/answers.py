@@ -42,7 +42,11 @@ EXAMPLE_HOTSPOT: Final[dict[str, Any]] = {
     "last_release": "1.5.2",
     "advice": "Use an asynchronous HTTP client (httpx.AsyncClient, aiohttp), or asyncio.to_thread().",
 }
-_EXAMPLE_WINDOW: Final = {"since": "2026-01-31T11:00:00Z", "until": "2026-01-31T12:00:00Z", "resolution_s": 60}
+_EXAMPLE_WINDOW: Final[dict[str, Any]] = {
+    "since": "2026-01-31T11:00:00Z",
+    "until": "2026-01-31T12:00:00Z",
+    "resolution_s": 60,
+}
 
 
 class Answer(BaseModel):
@@ -202,6 +206,15 @@ class HotspotAgent(Answer):
     last_seen: Time
 
 
+class SlowSiteAnswer(Answer):
+    """A site's part in a slow event. The site may belong to another hotspot."""
+
+    site_id: str
+    trace_id: str | None
+    count: int
+    blocked_ms: float
+
+
 class SlowEventAnswer(Answer):
     """One over-threshold slice that contains the hotspot."""
 
@@ -209,8 +222,16 @@ class SlowEventAnswer(Answer):
     agent: str
     started_at: Time
     elapsed_ms: float
+    threshold_ms: float
     cause: str
-    event: dict[str, Any] = Field(description="Whole as the agent sent it: sites, context, task, thread, loop, …")
+    severity_score: int
+    task_name: str
+    thread_name: str
+    loop: str
+    cpu_ms: float | None = Field(description="CPU time of the loop's thread in the slice; null if not measured.")
+    gc_ms: float
+    sites: list[SlowSiteAnswer]
+    context: dict[str, str | int | float | bool | None]
 
 
 class HotspotDetail(Hotspot):

@@ -72,9 +72,7 @@ GROUPINGS: Final[Mapping[str, Grouping]] = {
         ),
         Grouping("operation", (sites.c.operation,), (str,), sites.c.last_seen_ms),
         Grouping("fingerprint", (sites.c.fingerprint,), (int,), sites.c.last_seen_ms),
-        Grouping(
-            "line", (hotspots.c.path, sites.c.line, hotspots.c.function), (str, int, str), sites.c.last_seen_ms
-        ),
+        Grouping("line", (hotspots.c.path, sites.c.line, hotspots.c.function), (str, int, str), sites.c.last_seen_ms),
         Grouping("service", (services.c.name,), (str,), sites.c.last_seen_ms),
         Grouping("release", (releases.c.name,), (str,), releases.c.last_seen_ms),
     )

@@ -13,9 +13,9 @@ from typing import Final
 from aiocop_collector.question_errors import BadParameterError
 from aiocop_collector.schema import RESOLUTIONS, Resolution
 
-DEFAULT_SINCE: Final = "24h"
-
 _DAY_S: Final = 86_400
+_DEFAULT_SPAN_S: Final = _DAY_S
+_MAX_AHEAD_S: Final = 366 * _DAY_S
 _MINUTE, _HOUR, _DAY = RESOLUTIONS
 _HOURS_FROM_S: Final = _DAY_S
 _DAYS_FROM_S: Final = 14 * _DAY_S
@@ -54,11 +54,8 @@ def parse_window(since: str | None, until: str | None, now_s: float) -> Window:
     Raises BadParameterError naming `since` or `until`.
     """
     until_s = now_s if until is None else _parse_time("until", until, now_s)
-    if since is None:
-        # An `until` of the past without a `since` asks for the day that ended then.
-        since_s = max(0.0, until_s - _UNIT_S["h"] * 24)
-    else:
-        since_s = _parse_time("since", since, now_s)
+    # An `until` of the past without a `since` asks for the day that ended then.
+    since_s = max(0.0, until_s - _DEFAULT_SPAN_S) if since is None else _parse_time("since", since, now_s)
     if since_s >= until_s:
         raise BadParameterError("since", f"{since} is not before until ({until or 'now'}); the window would be empty")
     return widen(since_s, until_s)
@@ -90,6 +87,8 @@ def _parse_time(parameter: str, text: str, now_s: float) -> float:
     at_s = _seconds(parameter, text, now_s)
     if at_s < 0:
         raise BadParameterError(parameter, f"{text} is before 1970; there is nothing that old")
+    if at_s > now_s + _MAX_AHEAD_S:
+        raise BadParameterError(parameter, f"{text} is more than a year from now; there is nothing there")
     return at_s
 
 

@@ -1,0 +1,120 @@
+"""The parameters of each question, as OpenAPI shows them: unknown names and values are refused, never ignored."""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from aiocop_collector.answers import Reason, Status
+from aiocop_collector.filters import Filters
+from aiocop_collector.groupings import GroupBy, Order, Sort
+from aiocop_collector.queries import AgentsQuestion, Decision, FleetQuestion, HotspotsQuestion
+
+_MAX_REPEATS: Final = 100
+_MAX_TEXT: Final = 1_024
+_MAX_NOTE: Final = 10_000
+
+
+def _storable(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("a text must not contain NUL characters")
+    return text
+
+
+Text = Annotated[str, StringConstraints(max_length=_MAX_TEXT), AfterValidator(_storable)]
+Names = Annotated[list[Text], Field(max_length=_MAX_REPEATS)]
+Time = Annotated[str, Field(max_length=64)]
+
+_SINCE: Final = "An age (`15m`, `24h`, `7d`) or an RFC 3339 time. Default: a day before `until`."
+_UNTIL: Final = "Exclusive; like `since`. Default: now."
+
+
+class Parameters(BaseModel):
+    """What all questions share: a parameter nobody knows is an error, because ignoring it would answer another one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class WindowParameters(Parameters):
+    """A stretch of time. It is widened to whole buckets, and the answer says to which."""
+
+    since: Time | None = Field(None, description=_SINCE, examples=["1h"])
+    until: Time | None = Field(None, description=_UNTIL)
+
+
+class FleetParameters(WindowParameters):
+    """`GET /services` and `GET /operations`."""
+
+    service: Names = Field([], description="Only these services; may be repeated.")
+    environment: Names = Field([], description="Only these environments; may be repeated.")
+
+    def question(self) -> FleetQuestion:
+        return FleetQuestion(self.since, self.until, tuple(self.service), tuple(self.environment))
+
+
+class HotspotsParameters(FleetParameters):
+    """`GET /hotspots`: values of one filter are alternatives, filters are combined."""
+
+    release: Names = Field([], description="Only what happened in these releases; may be repeated.")
+    operation: Names = Field([], description="Only these operations, such as `open`; may be repeated.")
+    reason: Annotated[list[Reason], Field(max_length=_MAX_REPEATS)] = Field([], description="May be repeated.")
+    status: Annotated[list[Status], Field(max_length=_MAX_REPEATS)] = Field(
+        [], description="May be repeated. Default: everything but ignored."
+    )
+    q: Names = Field(
+        [], description="Part of the call site, the entry point or the operation; upper and lower case are the same."
+    )
+    group_by: GroupBy = Field("call_site", description="What one row stands for.")
+    sort: Sort = Field("blocked_time", description="What rows are ordered by.")
+    order: Order = "desc"
+    limit: int = Field(50, ge=1, le=1000, description="Rows on one page.")
+    cursor: str | None = Field(None, max_length=16_384, description="`next_cursor` of the page before.")
+
+    def hotspots_question(self) -> HotspotsQuestion:
+        return HotspotsQuestion(
+            since=self.since,
+            until=self.until,
+            filters=Filters(
+                service=tuple(self.service),
+                environment=tuple(self.environment),
+                release=tuple(self.release),
+                operation=tuple(self.operation),
+                reason=tuple(self.reason),
+                status=tuple(self.status),
+                q=tuple(text for text in self.q if text),
+            ),
+            group_by=self.group_by,
+            sort=self.sort,
+            order=self.order,
+            limit=self.limit,
+            cursor=self.cursor,
+        )
+
+
+class AgentsParameters(Parameters):
+    """`GET /agents`."""
+
+    since: Time | None = Field(None, description="Only agents that reported since then. Default: all that are known.")
+    service: Names = Field([], description="Only of these services; may be repeated.")
+    environment: Names = Field([], description="Only in these environments; may be repeated.")
+    limit: int = Field(1000, ge=1, le=1000, description="Agents listed, the most recently seen first.")
+
+    def question(self) -> AgentsQuestion:
+        return AgentsQuestion(self.since, tuple(self.service), tuple(self.environment), self.limit)
+
+
+class NoParameters(Parameters):
+    """Where nothing can be asked beyond the path."""
+
+
+class DecisionBody(Parameters):
+    """`PATCH /hotspots/{id}`: what is left out stays as it is."""
+
+    status: Literal["open", "resolved", "ignored"] | None = Field(
+        None, description="`regressed` is not set by hand: a resolved hotspot that comes back becomes it."
+    )
+    note: Annotated[str, StringConstraints(max_length=_MAX_NOTE), AfterValidator(_storable)] | None = Field(
+        None, description="Replaces the note."
+    )
+
+    def decision(self) -> Decision:
+        return Decision(self.status, self.note)

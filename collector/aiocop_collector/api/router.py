@@ -1,0 +1,81 @@
+"""The endpoints: each one a question in, an answer out; no logic of its own."""
+
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Depends, Path, Query, Response
+
+from aiocop_collector.answers import (
+    AgentsAnswer,
+    HotspotDetail,
+    HotspotsAnswer,
+    OperationsAnswer,
+    ServicesAnswer,
+    Timeline,
+)
+from aiocop_collector.api.parameters import (
+    AgentsParameters,
+    DecisionBody,
+    FleetParameters,
+    HotspotsParameters,
+    NoParameters,
+    WindowParameters,
+)
+from aiocop_collector.api.problems import problem_responses
+from aiocop_collector.queries import Queries
+
+HotspotId = Annotated[str, Path(description="As in GET /hotspots.", examples=["9f2c61b0a4d7e835"])]
+
+_UNPROCESSABLE = HTTPStatus(422)
+
+
+async def _never_stored(response: Response) -> None:
+    # An answer is old a second later, and shows what a service is made of.
+    response.headers["Cache-Control"] = "no-store"
+
+
+def build_router(queries: Queries) -> APIRouter:
+    """Everything that reads the store, and the decisions of people. Errors need `install_problem_handlers`."""
+    router = APIRouter(dependencies=[Depends(_never_stored)], responses=problem_responses(_UNPROCESSABLE))
+    of_one = problem_responses(HTTPStatus.NOT_FOUND)
+
+    @router.get("/hotspots", tags=["hotspots"], summary="What freezes our loops")
+    async def get_hotspots(parameters: Annotated[HotspotsParameters, Query()]) -> HotspotsAnswer:
+        """Call sites (or groups of them) by what they cost in the window, one page at a time."""
+        return await queries.hotspots(parameters.hotspots_question())
+
+    @router.get("/hotspots/{hotspot_id}", tags=["hotspots"], summary="One hotspot in full", responses=of_one)
+    async def get_hotspot(hotspot_id: HotspotId, parameters: Annotated[WindowParameters, Query()]) -> HotspotDetail:
+        """Its sites, lines, entry points, releases, traces, processes and recent slow events."""
+        return await queries.hotspot(hotspot_id, parameters.since, parameters.until)
+
+    @router.get("/hotspots/{hotspot_id}/timeline", tags=["hotspots"], summary="One hotspot over time", responses=of_one)
+    async def get_timeline(hotspot_id: HotspotId, parameters: Annotated[WindowParameters, Query()]) -> Timeline:
+        """What it cost in each bucket of the window."""
+        return await queries.timeline(hotspot_id, parameters.since, parameters.until)
+
+    @router.patch("/hotspots/{hotspot_id}", tags=["hotspots"], summary="Decide about a hotspot", responses=of_one)
+    async def patch_hotspot(
+        hotspot_id: HotspotId,
+        body: Annotated[DecisionBody, Body()],
+        _parameters: Annotated[NoParameters, Query()],
+    ) -> HotspotDetail:
+        """Set its status or its note; the answer shows it as it is then, over the last 24 hours."""
+        return await queries.decide(hotspot_id, body.decision())
+
+    @router.get("/services", tags=["fleet"], summary="Services and what froze them")
+    async def get_services(parameters: Annotated[FleetParameters, Query()]) -> ServicesAnswer:
+        """One row per service and environment, by blocked time."""
+        return await queries.services(parameters.question())
+
+    @router.get("/operations", tags=["fleet"], summary="Blocking operations across the fleet")
+    async def get_operations(parameters: Annotated[FleetParameters, Query()]) -> OperationsAnswer:
+        """One row per operation, by blocked time."""
+        return await queries.operations(parameters.question())
+
+    @router.get("/agents", tags=["fleet"], summary="Processes that report")
+    async def get_agents(parameters: Annotated[AgentsParameters, Query()]) -> AgentsAnswer:
+        """Identity and delivery of each agent: reports received, lost and sent twice, what it had to drop."""
+        return await queries.agents(parameters.question())
+
+    return router

@@ -1,0 +1,68 @@
+"""`GET /hotspots`: rank, then read what the page needs, then say where it ended."""
+
+from dataclasses import dataclass, field
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from aiocop_collector import cursors
+from aiocop_collector.answers import HotspotsAnswer, WindowAnswer
+from aiocop_collector.cursors import Cursor
+from aiocop_collector.filters import Filters
+from aiocop_collector.groupings import GROUPINGS, GroupBy, Order, Sort
+from aiocop_collector.queries.ranking import Page, rank
+from aiocop_collector.queries.rows import rows_of
+from aiocop_collector.queries.scope import Scope
+from aiocop_collector.windows import Window, parse_window, to_rfc3339
+
+
+@dataclass(frozen=True, slots=True)
+class HotspotsQuestion:
+    """The parameters of `GET /hotspots`, as they came."""
+
+    since: str | None = None
+    until: str | None = None
+    filters: Filters = field(default_factory=Filters)
+    group_by: GroupBy = "call_site"
+    sort: Sort = "blocked_time"
+    order: Order = "desc"
+    limit: int = 50
+    cursor: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """Of all that decides which rows there are and how they are ordered."""
+        return cursors.question_digest(self.since, self.until, self.filters, self.group_by, self.sort, self.order)
+
+
+def window_answer(window: Window) -> WindowAnswer:
+    return WindowAnswer(
+        since=to_rfc3339(window.since_s * 1000),
+        until=to_rfc3339(window.until_s * 1000),
+        resolution_s=window.resolution.seconds,
+    )
+
+
+async def ask_hotspots(connection: AsyncConnection, question: HotspotsQuestion, now_s: float) -> HotspotsAnswer:
+    """Raises BadParameterError for a time or a cursor that cannot be used."""
+    grouping = GROUPINGS[question.group_by]
+    window = parse_window(question.since, question.until, now_s)
+    cursor = None
+    if question.cursor is not None:
+        cursor = cursors.from_text(question.cursor, question.digest, grouping, question.sort)
+        window = cursor.window
+    scope = Scope(window, question.filters, grouping)
+    page = await rank(connection, scope, question.sort, question.order, question.limit, cursor)
+    return HotspotsAnswer.model_construct(
+        window=window_answer(window),
+        group_by=question.group_by,
+        total=page.total,
+        next_cursor=_next_cursor(question, window, page),
+        hotspots=await rows_of(connection, scope, page),
+    )
+
+
+def _next_cursor(question: HotspotsQuestion, window: Window, page: Page) -> str | None:
+    if not page.has_more:
+        return None
+    last = page.headlines[-1]
+    return cursors.to_text(Cursor(window, last.sort_value, last.key), question.digest)

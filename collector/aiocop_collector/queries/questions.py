@@ -1,0 +1,71 @@
+"""Every question the collector answers, each from one consistent view of the store."""
+
+import time
+from collections.abc import Callable
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from aiocop_collector.answers import (
+    AgentsAnswer,
+    HotspotDetail,
+    HotspotsAnswer,
+    OperationsAnswer,
+    ServicesAnswer,
+    Timeline,
+)
+from aiocop_collector.database import WRITES
+from aiocop_collector.queries.detail import ask_hotspot
+from aiocop_collector.queries.fleet import AgentsQuestion, FleetQuestion, ask_agents, ask_operations, ask_services
+from aiocop_collector.queries.hotspots import HotspotsQuestion, ask_hotspots
+from aiocop_collector.queries.snapshot import snapshot
+from aiocop_collector.queries.timeline import ask_timeline
+from aiocop_collector.queries.triage import Decision, decide
+
+
+class Queries:
+    """Asks the store. Every method raises BadParameterError for a value it cannot use.
+
+    `clock_s` gives Unix seconds: what `15m` is counted back from.
+    """
+
+    def __init__(self, engine: AsyncEngine, *, clock_s: Callable[[], float] = time.time) -> None:
+        self._engine = engine
+        self._clock_s = clock_s
+
+    async def hotspots(self, question: HotspotsQuestion) -> HotspotsAnswer:
+        """What froze loops, ranked: one page."""
+        async with snapshot(self._engine) as connection:
+            return await ask_hotspots(connection, question, self._clock_s())
+
+    async def hotspot(self, hotspot_id: str, since: str | None = None, until: str | None = None) -> HotspotDetail:
+        """One hotspot in full. Raises UnknownHotspotError."""
+        async with snapshot(self._engine) as connection:
+            return await ask_hotspot(connection, hotspot_id, since, until, self._clock_s())
+
+    async def timeline(self, hotspot_id: str, since: str | None = None, until: str | None = None) -> Timeline:
+        """One hotspot over time. Raises UnknownHotspotError."""
+        async with snapshot(self._engine) as connection:
+            return await ask_timeline(connection, hotspot_id, since, until, self._clock_s())
+
+    async def decide(self, hotspot_id: str, decision: Decision) -> HotspotDetail:
+        """Change a hotspot's status or note, and show it as it is then. Raises UnknownHotspotError."""
+        async with self._engine.connect() as connection:
+            await connection.execution_options(**{WRITES: True})
+            async with connection.begin():
+                await decide(connection, hotspot_id, decision)
+        return await self.hotspot(hotspot_id)
+
+    async def services(self, question: FleetQuestion) -> ServicesAnswer:
+        """Services with what froze them."""
+        async with snapshot(self._engine) as connection:
+            return await ask_services(connection, question, self._clock_s())
+
+    async def operations(self, question: FleetQuestion) -> OperationsAnswer:
+        """Blocking operations across the fleet."""
+        async with snapshot(self._engine) as connection:
+            return await ask_operations(connection, question, self._clock_s())
+
+    async def agents(self, question: AgentsQuestion) -> AgentsAnswer:
+        """Processes that report, and what became of their reports."""
+        async with snapshot(self._engine) as connection:
+            return await ask_agents(connection, question, self._clock_s())

@@ -1,0 +1,46 @@
+"""`GET /hotspots/{id}/timeline`: what one hotspot cost in each bucket of a window."""
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from aiocop_collector.answers import Timeline, TimelineBucket
+from aiocop_collector.ids import to_hex
+from aiocop_collector.queries.detail import find_hotspot, scope_of
+from aiocop_collector.queries.hotspots import window_answer
+from aiocop_collector.queries.rows import milliseconds
+from aiocop_collector.queries.scope import exact_sum
+from aiocop_collector.windows import parse_window, to_rfc3339
+
+
+async def ask_timeline(
+    connection: AsyncConnection, hotspot_id: str, since: str | None, until: str | None, now_s: float
+) -> Timeline:
+    """Every bucket of the window, in order; the empty ones too. Raises UnknownHotspotError, BadParameterError."""
+    window = parse_window(since, until, now_s)
+    hotspot = await find_hotspot(connection, hotspot_id)
+    rollups = window.resolution.rollups
+    statement = (
+        select(
+            rollups.c.bucket_s,
+            exact_sum(rollups.c["count"]),
+            exact_sum(rollups.c.slow_count),
+            exact_sum(rollups.c.blocked_us),
+            func.max(rollups.c.max_us),
+        )
+        .where(*scope_of(hotspot.id, window).fact_conditions(rollups))
+        .group_by(rollups.c.bucket_s)
+    )
+    counters = {row[0]: row[1:] for row in await connection.execute(statement)}
+    buckets = []
+    for start_s in window.bucket_starts_s:
+        count, slow_count, blocked_us, max_us = counters.get(start_s, (0, 0, 0, 0))
+        buckets.append(
+            TimelineBucket(
+                at=to_rfc3339(start_s * 1000),
+                count=count,
+                slow_count=slow_count,
+                blocked_ms=milliseconds(blocked_us),
+                max_ms=milliseconds(max_us),
+            )
+        )
+    return Timeline(id=to_hex(hotspot.id), window=window_answer(window), buckets=buckets)
