@@ -6,7 +6,7 @@ that nor see themselves. Every module of the agent takes these names from here, 
 
 from _socket import getaddrinfo
 from _socket import socket as raw_socket
-from _thread import LockType, allocate_lock, get_ident
+from _thread import LockType, RLock, allocate_lock, get_ident
 from os import close, getpid, pipe, read, set_blocking, stat, unlink, urandom, write
 from select import poll
 from sys import _current_frames as current_frames
@@ -15,6 +15,7 @@ from time import clock_gettime_ns, monotonic_ns, perf_counter_ns, pthread_getcpu
 
 __all__ = [
     "LockType",
+    "RLock",
     "allocate_lock",
     "clock_gettime_ns",
     "close",

@@ -1,0 +1,179 @@
+"""Cutting a window into self-contained datagrams of at most a given size.
+
+Sizes are estimated while items are put together, because exact ones cost an encoding per item; `encode_within` checks
+the bytes of what comes out and halves what is still too large, so the estimates only have to be good, not right.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
+
+from aiocop.fit import fit_event, fit_site, fit_trace, shorten_frame
+from aiocop.reports import used_sites, used_traces
+from aiocop_wire import Define, Frame, SiteDefinition, SiteDelta, SlowEvent, TraceDefinition
+
+_ENVELOPE_BYTES: Final = 420  # a datagram with an identity and an empty report, less the identity's texts
+_DELTA_BYTES: Final = 28
+_EVENT_BYTES: Final = 220
+_SHORT_TEXT: Final = 120
+
+
+class Part(NamedTuple):
+    """What goes into one datagram."""
+
+    deltas: tuple[SiteDelta, ...] = ()
+    events: tuple[SlowEvent, ...] = ()
+    sites: tuple[SiteDefinition, ...] = ()
+    traces: tuple[TraceDefinition, ...] = ()
+
+    @property
+    def define(self) -> Define:
+        return Define(self.sites, self.traces)
+
+    @property
+    def calls(self) -> int:
+        return sum(delta.count for delta in self.deltas)
+
+
+def cut(
+    deltas: Iterable[SiteDelta], events: Iterable[SlowEvent], define: Define, *, budget_bytes: int
+) -> Iterator[Part]:
+    """Parts that together hold everything, each with those definitions of `define` that it uses."""
+    cutter = _Cutter(define, budget_bytes - _ENVELOPE_BYTES)
+    for delta in deltas:
+        yield from cutter.add((delta,), (), _DELTA_BYTES + 3 * len(delta.bins))
+    for event in events:
+        fitted = fit_event(event)
+        yield from cutter.add((), (fitted,), _event_bytes(fitted))
+    yield from cutter.rest()
+
+
+class _Cutter:
+    def __init__(self, define: Define, budget_bytes: int) -> None:
+        self._budget_bytes = budget_bytes
+        self._sites = {site.site_id: fit_site(site) for site in define.sites}
+        self._traces = {trace.trace_id: fit_trace(trace) for trace in define.traces}
+        self._start()
+
+    def _start(self) -> None:
+        self._bytes = 0
+        self._part_deltas: list[SiteDelta] = []
+        self._part_events: list[SlowEvent] = []
+        self._part_sites: dict[int, SiteDefinition] = {}
+        self._part_traces: dict[int, TraceDefinition] = {}
+
+    def add(self, deltas: tuple[SiteDelta, ...], events: tuple[SlowEvent, ...], own_bytes: int) -> Iterator[Part]:
+        sites = {number: self._sites[number] for number in used_sites(deltas, events) if number in self._sites}
+        traces = {number: self._traces[number] for number in used_traces(events) if number in self._traces}
+        if self._bytes + own_bytes + self._missing_bytes(sites, traces) > self._budget_bytes:
+            yield from self.rest()
+        self._bytes += own_bytes + self._missing_bytes(sites, traces)
+        self._part_deltas += deltas
+        self._part_events += events
+        self._part_sites.update(sites)
+        self._part_traces.update(traces)
+
+    def rest(self) -> Iterator[Part]:
+        if self._part_deltas or self._part_events:
+            yield Part(
+                tuple(self._part_deltas),
+                tuple(self._part_events),
+                tuple(self._part_sites.values()),
+                tuple(self._part_traces.values()),
+            )
+            self._start()
+
+    def _missing_bytes(self, sites: dict[int, SiteDefinition], traces: dict[int, TraceDefinition]) -> int:
+        return sum(_site_bytes(site) for number, site in sites.items() if number not in self._part_sites) + sum(
+            _frames_bytes(trace.frames) + 20 for number, trace in traces.items() if number not in self._part_traces
+        )
+
+
+def _frames_bytes(frames: tuple[Frame, ...]) -> int:
+    return sum(len(frame.path) + len(frame.function) + 10 for frame in frames)
+
+
+def _site_bytes(site: SiteDefinition) -> int:
+    return 50 + len(site.operation) + len(site.advice) + _frames_bytes(site.frames)
+
+
+def _event_bytes(event: SlowEvent) -> int:
+    texts = len(event.task_name) + len(event.thread_name) + len(event.loop)
+    context = sum(len(key) + (len(value) if isinstance(value, str) else 9) + 5 for key, value in event.context.items())
+    return _EVENT_BYTES + texts + context + 25 * len(event.sites)
+
+
+def smaller(part: Part) -> tuple[Part, ...]:
+    """`part` as something smaller that says the same, or nearly: what cannot be kept is detail, never a count.
+
+    In this order: halves; definitions in datagrams of their own; definitions and events cut down. Empty when nothing is
+    left that could go.
+    """
+    if len(part.deltas) + len(part.events) > 1:
+        return _halves(part)
+    if len(part.sites) + len(part.traces) > 1 or ((part.sites or part.traces) and (part.deltas or part.events)):
+        alone = [Part(sites=(site,)) for site in part.sites] + [Part(traces=(trace,)) for trace in part.traces]
+        return (*alone, Part(part.deltas, part.events)) if part.deltas or part.events else tuple(alone)
+    shrunk = Part(
+        part.deltas,
+        tuple(_smaller_event(event) for event in part.events),
+        tuple(_smaller_site(site) for site in part.sites),
+        tuple(_smaller_trace(trace) for trace in part.traces),
+    )
+    return () if shrunk == part else (shrunk,)
+
+
+def _halves(part: Part) -> tuple[Part, ...]:
+    half_deltas, half_events = (len(part.deltas) + 1) // 2, len(part.events) // 2
+    return tuple(
+        Part(
+            deltas,
+            events,
+            tuple(site for site in part.sites if site.site_id in used_sites(deltas, events)),
+            tuple(trace for trace in part.traces if trace.trace_id in used_traces(events)),
+        )
+        for deltas, events in (
+            (part.deltas[:half_deltas], part.events[:half_events]),
+            (part.deltas[half_deltas:], part.events[half_events:]),
+        )
+    )
+
+
+def _smaller_site(site: SiteDefinition) -> SiteDefinition:
+    frames, call_site, advice = site.frames, site.call_site, site.advice
+    if advice:
+        advice = ""
+    elif len(frames) > 2:  # the entry point, the call site, and half of what is between
+        between = frames[1:call_site]
+        frames = (frames[0], *between[: len(between) // 2], frames[call_site]) if call_site else frames[:1]
+        call_site = len(frames) - 1
+    else:
+        frames = tuple(shorten_frame(frame, _SHORT_TEXT) for frame in frames)
+    return SiteDefinition(
+        site.site_id, site.operation, site.fingerprint, site.cause, site.reason, site.weight, frames, call_site, advice
+    )
+
+
+def _smaller_trace(trace: TraceDefinition) -> TraceDefinition:
+    """The frames that are nearer to the call say more."""
+    if len(trace.frames) > 1:
+        return TraceDefinition(trace.trace_id, trace.site_id, trace.frames[: len(trace.frames) // 2])
+    frames = tuple(shorten_frame(frame, _SHORT_TEXT) for frame in trace.frames)
+    return TraceDefinition(trace.trace_id, trace.site_id, frames)
+
+
+def _smaller_event(event: SlowEvent) -> SlowEvent:
+    """Without its context first, then with fewer sites."""
+    sites = event.sites if event.context else event.sites[: len(event.sites) // 2]
+    return SlowEvent(
+        started_at_ms=event.started_at_ms,
+        elapsed_us=event.elapsed_us,
+        threshold_us=event.threshold_us,
+        cause=event.cause,
+        severity_score=event.severity_score,
+        sites=sites,
+        task_name=event.task_name,
+        thread_name=event.thread_name,
+        loop=event.loop,
+        cpu_us=event.cpu_us,
+        gc_us=event.gc_us,
+    )

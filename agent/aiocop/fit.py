@@ -1,0 +1,102 @@
+"""Brings what the agent wants to say within the limits of the wire, so that no collector ever refuses a report.
+
+The happy path costs a few comparisons and returns what came in.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from aiocop_wire import ContextValue, Frame, SiteDefinition, SlowEvent, TraceDefinition
+from aiocop_wire.limits import MAX_CONTEXT_ITEMS, MAX_FRAMES, MAX_NAME, MAX_TEXT
+
+_MAX_EVENT_SITES: Final = 256
+_MAX_CONTEXT_INT: Final = 1 << 53
+
+
+def fit_site(site: SiteDefinition) -> SiteDefinition:
+    """`site` with its frames, texts and advice cut to size; its call site stays."""
+    frames, call_site = _fit_frames(site.frames, site.call_site)
+    if frames is site.frames and len(site.operation) <= MAX_NAME and len(site.advice) <= MAX_TEXT:
+        return site
+    return SiteDefinition(
+        site_id=site.site_id,
+        operation=site.operation[:MAX_NAME],
+        fingerprint=site.fingerprint,
+        cause=site.cause,
+        reason=site.reason,
+        weight=site.weight,
+        frames=frames,
+        call_site=call_site,
+        advice=site.advice[:MAX_TEXT],
+    )
+
+
+def fit_trace(trace: TraceDefinition) -> TraceDefinition:
+    """`trace` with its outermost frames and long texts cut off."""
+    frames, _ = _fit_frames(trace.frames, 0)
+    return trace if frames is trace.frames else TraceDefinition(trace.trace_id, trace.site_id, frames)
+
+
+def _fit_frames(frames: tuple[Frame, ...], call_site: int) -> tuple[tuple[Frame, ...], int]:
+    if len(frames) > MAX_FRAMES:
+        if call_site >= MAX_FRAMES:
+            frames = (*frames[: MAX_FRAMES - 1], frames[call_site])
+            call_site = MAX_FRAMES - 1
+        else:
+            frames = frames[:MAX_FRAMES]
+    if all(0 < len(frame.path) <= MAX_TEXT and len(frame.function) <= MAX_TEXT for frame in frames):
+        return frames, call_site
+    return tuple(shorten_frame(frame, MAX_TEXT) for frame in frames), call_site
+
+
+def shorten_frame(frame: Frame, most: int) -> Frame:
+    """The end of its path and the end of its function's name: where the two differ from their neighbours."""
+    return Frame(frame.path[-most:] or "?", frame.line, frame.function[-most:], frame.kind)
+
+
+def fit_event(event: SlowEvent) -> SlowEvent:
+    """`event` with what the wire's limits allow of it."""
+    context = _fit_context(event.context) if event.context else event.context
+    if (
+        context is event.context
+        and len(event.sites) <= _MAX_EVENT_SITES
+        and len(event.task_name) <= MAX_NAME
+        and len(event.thread_name) <= MAX_NAME
+        and len(event.loop) <= MAX_NAME
+    ):
+        return event
+    return SlowEvent(
+        started_at_ms=event.started_at_ms,
+        elapsed_us=event.elapsed_us,
+        threshold_us=event.threshold_us,
+        cause=event.cause,
+        severity_score=event.severity_score,
+        sites=event.sites[:_MAX_EVENT_SITES],
+        task_name=event.task_name[:MAX_NAME],
+        thread_name=event.thread_name[:MAX_NAME],
+        loop=event.loop[:MAX_NAME],
+        cpu_us=event.cpu_us,
+        gc_us=event.gc_us,
+        context=context,
+    )
+
+
+def _fit_context(context: Mapping[str, ContextValue]) -> dict[str, ContextValue]:
+    fitted = {}
+    for key, value in list(context.items())[:MAX_CONTEXT_ITEMS]:
+        name = key if type(key) is str else type(key).__name__
+        fitted[name[:MAX_NAME]] = _fit_value(value)
+    return fitted
+
+
+def _fit_value(value: object) -> ContextValue:
+    # Exact types: a subclass may do anything when it is encoded.
+    if value is None or type(value) is bool:
+        return value
+    if type(value) is str:
+        return value[:MAX_TEXT]
+    if type(value) is int:
+        return value if -_MAX_CONTEXT_INT <= value <= _MAX_CONTEXT_INT else hex(value)[:MAX_NAME]
+    if type(value) is float:
+        return value if value - value == 0.0 else repr(value)
+    return type(value).__name__[:MAX_NAME]

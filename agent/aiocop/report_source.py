@@ -1,0 +1,31 @@
+"""What the shipper asks of whoever counts: the seam between aggregate and shipper."""
+
+from collections.abc import Collection, Mapping
+from typing import NamedTuple, Protocol
+
+from aiocop_wire import Define, Health, SiteDelta, SlowEvent
+
+
+class Window(NamedTuple):
+    """All that was counted since the last take."""
+
+    deltas: tuple[SiteDelta, ...]
+    slow_events: tuple[SlowEvent, ...]
+    dropped: Mapping[str, int]
+    """Totals since the start, by reason: blocking calls, and slow events where the reason ends in `_events`."""
+
+
+class ReportSource(Protocol):
+    """Counts blocking calls. Only the shipper's thread calls `take` and `define`."""
+
+    def take(self) -> Window:
+        """Everything counted since the last take; it is the shipper's from now on."""
+
+    def define(self, site_ids: Collection[int], trace_ids: Collection[int]) -> Define:
+        """The static facts of these ids. An id that is not known any more is left out."""
+
+    def recorded(self) -> int:
+        """Blocking calls counted so far in this process, those dropped before a take among them. Any thread."""
+
+    def health(self) -> Health:
+        """Totals of the agent without the shipper's own CPU time, which the shipper adds."""

@@ -1,0 +1,101 @@
+"""What the shipper's thread needs of a transport, and what both transports share.
+
+A transport never blocks: it is given a turn when its descriptor is ready, when its next turn is due, or when there is
+something to send, and does what can be done at once. Only the shipper's thread uses it, except `abandon`.
+"""
+
+import logging
+from typing import Final, Protocol
+
+from aiocop._stdlib import urandom
+from aiocop.pending import PendingWindow
+from aiocop_wire import SlowEvent
+
+logger: Final = logging.getLogger("aiocop")
+
+ONE_MS_NS: Final = 1_000_000
+ONE_S_NS: Final = 1_000_000_000
+NEVER_NS: Final = 1 << 62
+
+WAITING: Final = "waiting"
+GREETING: Final = "greeting"
+PROBING: Final = "probing"
+CONNECTED: Final = "connected"
+REFUSED: Final = "refused"
+STOPPED: Final = "stopped"
+
+
+class Transport(Protocol):
+    """Carries reports to a collector. Times are of the monotonic clock, in nanoseconds."""
+
+    state: str
+    address: str
+    failures: int
+    last_error: str
+    reports_sent: int
+    bytes_sent: int
+    was_connected: bool
+    """Whether a collector has ever answered (udp: not objected)."""
+
+    @property
+    def reports_acknowledged(self) -> int: ...
+
+    def descriptor(self) -> int:
+        """What to poll; -1 while there is nothing."""
+
+    def interest(self) -> int:
+        """The poll mask for `descriptor()`."""
+
+    def next_turn_ns(self) -> int:
+        """When `turn` is due even if nothing happens; NEVER_NS for never."""
+
+    def turn(self, now_ns: int, mask: int) -> None:
+        """Connect, read, write and check deadlines, as far as possible at once. `mask` is what poll returned."""
+
+    def hurry(self, now_ns: int) -> None:
+        """Somebody waits: do not sit out the back-off."""
+
+    def ready(self) -> bool:
+        """Whether `send` may be called."""
+
+    def send(self, now_ns: int, window: PendingWindow, events: tuple[SlowEvent, ...]) -> None:
+        """Take these over: they are in flight until the ledger says delivered. An empty window is a heartbeat.
+
+        The next `turn` writes them. Where it raises, nothing was taken over.
+        """
+
+    def ticket(self) -> int:
+        """Names everything sent so far."""
+
+    def settled(self, ticket: int) -> bool:
+        """Whether all that the ticket names is delivered."""
+
+    def break_off(self, now_ns: int, reason: str) -> None:
+        """Give the connection up; whatever was in flight goes again on the next one."""
+
+    def farewell(self, now_ns: int) -> None:
+        """Say, as far as possible at once, that nothing more will come."""
+
+    def close(self) -> None:
+        """Give everything back."""
+
+    def abandon(self) -> None:
+        """In a forked child: close what was inherited and say nothing to anybody."""
+
+
+class Backoff:
+    """Waits between attempts, doubling; each is between half and the whole, so that a fleet does not come at once."""
+
+    def __init__(self, *, first_ns: int = 200 * ONE_MS_NS, longest_ns: int = 10 * ONE_S_NS) -> None:
+        self._first_ns = first_ns
+        self._longest_ns = longest_ns
+        self._next_ns = first_ns
+
+    def reset(self) -> None:
+        self._next_ns = self._first_ns
+
+    def wait_ns(self) -> int:
+        """How long to wait now; the next time it is twice as long, up to the longest."""
+        whole_ns = self._next_ns
+        self._next_ns = min(2 * whole_ns, self._longest_ns)
+        return whole_ns // 2 + int.from_bytes(urandom(4), "big") * (whole_ns // 2) // (1 << 32)

@@ -1,0 +1,374 @@
+"""A stream to the collector over a Unix socket: hello, welcome, reports, acknowledgements (docs/wire.md).
+
+    waiting ──connect, hello──> greeting ──welcome──> connected
+       ^                            │ refused             │
+       │                            v                     │
+       └───────────────── refused (5 min)                 │
+       └── any failure: back-off <────────────────────────┘
+
+A report is frozen when `send` takes it. Frozen reports stay until they are acknowledged; after a reconnect those that
+the collector has not committed go again, byte for byte. Nothing here waits: every stage has a deadline instead, input
+is bounded in size and rate, and whatever is not the protocol ends the connection.
+"""
+
+import errno
+import os
+from collections import deque
+from collections.abc import Callable
+from select import POLLIN, POLLOUT
+from socket import AF_UNIX, SOCK_STREAM
+from typing import Final
+
+from aiocop._stdlib import raw_socket
+from aiocop.ledger import Ledger
+from aiocop.pending import PendingWindow
+from aiocop.report_source import ReportSource
+from aiocop.reports import FrozenReport, freeze, freeze_definitions
+from aiocop.transport import CONNECTED, GREETING, NEVER_NS, ONE_S_NS, REFUSED, STOPPED, WAITING, Backoff, logger
+from aiocop_wire import (
+    Ack,
+    Farewell,
+    FrameReader,
+    Health,
+    Hello,
+    Identity,
+    Message,
+    Refused,
+    SlowEvent,
+    UnixAddress,
+    UnknownVersionError,
+    Welcome,
+    WireError,
+    decode,
+    encode,
+    frame,
+)
+
+_WELCOME_DEADLINE_NS: Final = 5 * ONE_S_NS
+_WRITE_DEADLINE_NS: Final = 10 * ONE_S_NS
+_ACK_DEADLINE_NS: Final = 60 * ONE_S_NS
+_REFUSED_WAIT_NS: Final = 300 * ONE_S_NS
+_STEADY_NS: Final = 10 * ONE_S_NS
+_MAX_UNACKNOWLEDGED_REPORTS: Final = 8
+_MAX_UNACKNOWLEDGED_BYTES: Final = 1 << 20
+_MAX_INCOMING_MESSAGE_BYTES: Final = 1 << 14
+_MAX_DEFINED: Final = 50_000
+_RECEIVE_BYTES: Final = 1 << 16
+_MAX_INCOMING_BYTES_PER_S: Final = 1 << 17
+_WOULD_BLOCK: Final = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
+
+
+class UnixTransport:
+    """See aiocop.transport.Transport. `addresses` are tried in order at each attempt."""
+
+    def __init__(
+        self,
+        *,
+        addresses: tuple[UnixAddress, ...],
+        identity: Callable[[], Identity],
+        source: ReportSource,
+        ledger: Ledger,
+        health: Callable[[], Health],
+    ) -> None:
+        self._addresses = addresses
+        self._identity = identity
+        self._source = source
+        self._ledger = ledger
+        self._health = health
+        self._backoff = Backoff()
+        self._socket: raw_socket | None = None
+        self._reader = FrameReader(max_bytes=_MAX_INCOMING_MESSAGE_BYTES)
+        self._outgoing: deque[bytes] = deque()
+        self._outgoing_offset = 0
+        self._unacknowledged: deque[FrozenReport] = deque()
+        self._unacknowledged_bytes = 0
+        self._unwritten: deque[FrozenReport] = deque()  # the last of the unacknowledged, not yet in _outgoing
+        self._defined_sites: set[int] = set()
+        self._defined_traces: set[int] = set()
+        self._last_sequence = 0
+        self._acknowledged_sequence = 0
+        self._deadline_ns = 0  # of the state: next attempt, welcome, or progress of writing and acknowledging
+        self._connected_at_ns = 0
+        self._second_ns = 0
+        self._received_in_second = 0
+        self._warned_unreachable = False
+        self._warned_refused = False
+        self.state = WAITING
+        self.address = str(addresses[0])
+        self.failures = 0
+        self.last_error = ""
+        self.reports_sent = 0
+        self.reports_acknowledged = 0
+        self.bytes_sent = 0
+        self.was_connected = False
+
+    # What the shipper asks
+
+    def descriptor(self) -> int:
+        return self._socket.fileno() if self._socket is not None else -1
+
+    def interest(self) -> int:
+        return POLLIN | POLLOUT if self._outgoing else POLLIN
+
+    def next_turn_ns(self) -> int:
+        return NEVER_NS if self.state == STOPPED else self._deadline_ns
+
+    def ready(self) -> bool:
+        return (
+            self.state == CONNECTED
+            and not self._outgoing
+            and not self._unwritten
+            and len(self._unacknowledged) < _MAX_UNACKNOWLEDGED_REPORTS
+            and self._unacknowledged_bytes < _MAX_UNACKNOWLEDGED_BYTES
+        )
+
+    def ticket(self) -> int:
+        return self._last_sequence
+
+    def settled(self, ticket: int) -> bool:
+        return self._acknowledged_sequence >= ticket
+
+    def hurry(self, now_ns: int) -> None:
+        if self.state == WAITING:
+            self._deadline_ns = now_ns
+
+    # Turns
+
+    def turn(self, now_ns: int, mask: int) -> None:
+        if self.state in (WAITING, REFUSED):
+            if now_ns >= self._deadline_ns:
+                self._connect(now_ns)
+        elif self.state != STOPPED:
+            if mask & ~POLLOUT:  # input, or an error that reading will name
+                self._read(now_ns)
+            if self.state == CONNECTED:
+                self._push_unwritten()
+            if self._outgoing:
+                self._write(now_ns)
+            if self._socket is not None and now_ns >= self._deadline_ns:
+                self._check_deadline(now_ns)
+
+    def _check_deadline(self, now_ns: int) -> None:
+        if self.state == GREETING:
+            self._fail(now_ns, f"it did not answer the hello within {_WELCOME_DEADLINE_NS // ONE_S_NS} s")
+        elif self._outgoing:
+            self._fail(now_ns, f"it took no byte for {_WRITE_DEADLINE_NS // ONE_S_NS} s")
+        elif self._unacknowledged:
+            self._fail(now_ns, f"it acknowledged nothing for {_ACK_DEADLINE_NS // ONE_S_NS} s")
+        else:
+            self._deadline_ns = now_ns + _ACK_DEADLINE_NS
+
+    def _connect(self, now_ns: int) -> None:
+        reasons = []
+        for address in self._addresses:
+            try:
+                candidate = raw_socket(AF_UNIX, SOCK_STREAM)
+            except OSError as error:  # no descriptor left in the process
+                reasons.append(f"{address}: {error.strerror}")
+                break
+            candidate.setblocking(False)  # noqa: FBT003 - its signature
+            code = candidate.connect_ex(address.path)
+            if not code:
+                self._greet(now_ns, candidate, address)
+                return
+            reasons.append(f"{address}: {os.strerror(code)}")
+            candidate.close()
+        self._fail(now_ns, "; ".join(reasons))
+
+    def _greet(self, now_ns: int, connected: raw_socket, address: UnixAddress) -> None:
+        self._socket = connected
+        self.address = str(address)
+        self.state = GREETING
+        self._deadline_ns = now_ns + _WELCOME_DEADLINE_NS
+        self._reader = FrameReader(max_bytes=_MAX_INCOMING_MESSAGE_BYTES)
+        self._defined_sites = set()
+        self._defined_traces = set()
+        self._outgoing.append(frame(encode(Hello(self._identity()))))
+        self._write(now_ns)
+
+    # Reading
+
+    def _read(self, now_ns: int) -> None:
+        if self._socket is None:
+            return
+        try:
+            data = self._socket.recv(_RECEIVE_BYTES)
+        except OSError as error:
+            if error.errno not in _WOULD_BLOCK:
+                self._fail(now_ns, f"the connection broke: {error.strerror}")
+            return
+        if not data:
+            self._fail(now_ns, "it closed the connection")
+            return
+        if now_ns - self._second_ns >= ONE_S_NS:
+            self._second_ns = now_ns
+            self._received_in_second = 0
+        self._received_in_second += len(data)
+        if self._received_in_second > _MAX_INCOMING_BYTES_PER_S:
+            self._fail(now_ns, f"it sent more than {_MAX_INCOMING_BYTES_PER_S} bytes in a second")
+            return
+        try:
+            for message in self._reader.feed(data):
+                self._receive(now_ns, decode(message))
+                if self._socket is None:
+                    return
+        except UnknownVersionError as error:
+            self._be_refused(now_ns, str(error))
+        except WireError as error:
+            self._fail(now_ns, f"it does not speak the protocol: {error}")
+
+    def _receive(self, now_ns: int, message: Message) -> None:
+        if type(message) is Ack and self.state == CONNECTED:
+            self._acknowledge(now_ns, message.sequence)
+        elif type(message) is Welcome and self.state == GREETING:
+            self._be_welcome(now_ns, message)
+        elif type(message) is Refused:
+            self._be_refused(now_ns, f"{message.reason}: {message.message}" if message.message else message.reason)
+        else:
+            self._fail(now_ns, f"it sent {type(message).__name__} where that has no place")
+
+    def _be_welcome(self, now_ns: int, welcome: Welcome) -> None:
+        self.state = CONNECTED
+        self.was_connected = True
+        self._connected_at_ns = now_ns
+        self._deadline_ns = now_ns + _WRITE_DEADLINE_NS
+        if self.failures:
+            logger.debug("aiocop: the collector answers at %s", self.address)
+        self._release(welcome.committed_sequence)
+        # A store that knows a later sequence of this instance would take our next report for a duplicate.
+        self._last_sequence = max(self._last_sequence, welcome.committed_sequence)
+        self._unwritten = deque(self._unacknowledged)
+        self._push_unwritten()
+        self._write(now_ns)
+
+    def _acknowledge(self, now_ns: int, sequence: int) -> None:
+        if sequence > self._last_sequence:
+            self._fail(now_ns, f"it acknowledged report {sequence}, and the last one sent is {self._last_sequence}")
+            return
+        self._release(sequence)
+        self._deadline_ns = now_ns + _ACK_DEADLINE_NS
+        self._backoff.reset()
+
+    def _release(self, sequence: int) -> None:
+        while self._unacknowledged and self._unacknowledged[0].sequence <= sequence:
+            report = self._unacknowledged.popleft()
+            self._unacknowledged_bytes -= len(report.data)
+            self._ledger.deliver(report.calls, report.events)
+            self.reports_acknowledged += 1
+        self._acknowledged_sequence = max(self._acknowledged_sequence, sequence)
+
+    def _be_refused(self, now_ns: int, reason: str) -> None:
+        if not self._warned_refused:
+            self._warned_refused = True
+            minutes = _REFUSED_WAIT_NS // (60 * ONE_S_NS)
+            logger.warning(
+                "aiocop: the collector at %s refuses this agent (%s); the next attempt is in %d minutes",
+                self.address,
+                reason,
+                minutes,
+            )
+        self._disconnect()
+        self.state = REFUSED
+        self.failures += 1
+        self.last_error = f"refused: {reason}"
+        self._deadline_ns = now_ns + _REFUSED_WAIT_NS
+
+    # Writing
+
+    def send(self, now_ns: int, window: PendingWindow, events: tuple[SlowEvent, ...]) -> None:
+        reports = freeze(
+            window,
+            events,
+            first_sequence=self._last_sequence + 1,
+            dropped=self._ledger.dropped(),
+            health=self._health(),
+        )
+        self._deadline_ns = now_ns + _WRITE_DEADLINE_NS
+        for report in reports:
+            self._last_sequence = report.sequence
+            self._unacknowledged.append(report)
+            self._unacknowledged_bytes += len(report.data)
+            self._unwritten.append(report)
+            self._ledger.dispatch(report.calls, report.events)
+            self.reports_sent += 1
+
+    def _push_unwritten(self) -> None:
+        while self._unwritten:
+            self._push(self._unwritten[0])
+            self._unwritten.popleft()
+
+    def _push(self, report: FrozenReport) -> None:
+        """What raises here ends the connection (see `break_off`): a later report must never overtake this one."""
+        sites = report.site_ids - self._defined_sites
+        traces = report.trace_ids - self._defined_traces
+        if len(self._defined_traces) > _MAX_DEFINED:
+            self._defined_traces.clear()  # bounded memory; defining one again does no harm
+        if sites or traces:
+            self._outgoing.extend(freeze_definitions(self._source.define(sites, traces)))
+            self._defined_sites |= sites
+            self._defined_traces |= traces
+        self._outgoing.append(report.data)
+
+    def _write(self, now_ns: int) -> None:
+        if self._socket is None:
+            return
+        while self._outgoing:
+            head = self._outgoing[0]
+            try:
+                sent = self._socket.send(memoryview(head)[self._outgoing_offset :])
+            except OSError as error:
+                if error.errno not in _WOULD_BLOCK:
+                    self._fail(now_ns, f"the connection broke: {error.strerror}")
+                return
+            self.bytes_sent += sent
+            if self.state == CONNECTED:
+                self._deadline_ns = now_ns + _WRITE_DEADLINE_NS
+            self._outgoing_offset += sent
+            if self._outgoing_offset == len(head):
+                self._outgoing.popleft()
+                self._outgoing_offset = 0
+        if self.state == CONNECTED:
+            self._deadline_ns = now_ns + _ACK_DEADLINE_NS
+
+    def farewell(self, now_ns: int) -> None:
+        if self.state == CONNECTED:
+            self._outgoing.append(frame(encode(Farewell(self._last_sequence))))
+            self._write(now_ns)
+
+    # Endings
+
+    def break_off(self, now_ns: int, reason: str) -> None:
+        self._fail(now_ns, reason)
+
+    def _fail(self, now_ns: int, reason: str) -> None:
+        """Give the connection up and try again after the back-off."""
+        if self.state == CONNECTED and now_ns - self._connected_at_ns >= _STEADY_NS:
+            self._backoff.reset()
+        self._disconnect()
+        self.state = WAITING
+        self.failures += 1
+        self.last_error = reason
+        self._deadline_ns = now_ns + self._backoff.wait_ns()
+        if not self._warned_unreachable:
+            self._warned_unreachable = True
+            logger.warning(
+                "aiocop: no collector can be reached (%s); counting goes on and is shipped when one answers", reason
+            )
+
+    def _disconnect(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        self._outgoing.clear()
+        self._outgoing_offset = 0
+        self._unwritten.clear()
+
+    def close(self) -> None:
+        self._disconnect()
+        self.state = STOPPED
+
+    def abandon(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        self.state = STOPPED
