@@ -2,9 +2,8 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 DEFAULT_HTTP_PORT: Final = 8717
@@ -17,8 +16,7 @@ class AddressError(ValueError):
     """An address that cannot be used; the text says what is wrong and shows one that works."""
 
 
-@dataclass(frozen=True, slots=True)
-class UnixAddress:
+class UnixAddress(NamedTuple):
     """A stream socket in the file system."""
 
     path: str
@@ -27,8 +25,7 @@ class UnixAddress:
         return f"unix://{self.path}"
 
 
-@dataclass(frozen=True, slots=True)
-class UdpAddress:
+class UdpAddress(NamedTuple):
     """A datagram socket. Port 0, on the collector's side, picks a free one."""
 
     host: str

@@ -26,9 +26,16 @@ from aiocop_wire.messages import (
 
 
 def encode(message: Message) -> bytes:
-    """The msgpack bytes of a message, without a length prefix."""
+    """The msgpack bytes of a message, without a length prefix.
+
+    A text that is not valid Unicode (a file name's undecodable byte is a lone surrogate) has `?` in those places.
+    """
     kind, pack_body = _ENCODERS[type(message)]
-    return cast("bytes", msgpack.packb([kind, pack_body(message)], use_bin_type=True))
+    body = pack_body(message)
+    try:
+        return cast("bytes", msgpack.packb([kind, body], use_bin_type=True))
+    except UnicodeEncodeError:  # naming an error handler costs every text of every message: only where it is needed
+        return cast("bytes", msgpack.packb([kind, body], use_bin_type=True, unicode_errors="replace"))
 
 
 def _identity_body(identity: Identity) -> dict[str, Any]:

@@ -17,8 +17,8 @@ History of versions
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final, Literal
+from types import MappingProxyType
+from typing import Final, Literal, NamedTuple
 
 PROTOCOL_VERSION: Final = 1
 
@@ -36,8 +36,7 @@ FRAME_STANDARD: Final = 2
 ContextValue = str | int | float | bool | None
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """Who reports: one process, from `start()` to `stop()` or its death. A fork and a restart are somebody new."""
 
     instance: bytes
@@ -55,16 +54,14 @@ class Identity:
     started_at_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(NamedTuple):
     """First message of a stream."""
 
     identity: Identity
     version: int = PROTOCOL_VERSION
 
 
-@dataclass(frozen=True, slots=True)
-class Welcome:
+class Welcome(NamedTuple):
     """The collector's answer: reports up to `committed_sequence` are in the store, forget those; resend the rest."""
 
     committed_sequence: int
@@ -73,23 +70,20 @@ class Welcome:
     version: int = PROTOCOL_VERSION
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(NamedTuple):
     """The collector will not talk with this agent. It closes the stream after this; try again only after minutes."""
 
     reason: str
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Ack:
+class Ack(NamedTuple):
     """Every report up to `sequence` is committed: durable in the store."""
 
     sequence: int
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """One line of a trace. `path` is a module path (`shop/orders.py`), `function` a qualified name."""
 
     path: str
@@ -101,8 +95,7 @@ class Frame:
         return f"{self.path}:{self.line}:{self.function}"
 
 
-@dataclass(frozen=True, slots=True)
-class SiteDefinition:
+class SiteDefinition(NamedTuple):
     """The static facts of a site, sent once per connection before the first report that counts it."""
 
     site_id: int
@@ -120,8 +113,7 @@ class SiteDefinition:
     advice: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class TraceDefinition:
+class TraceDefinition(NamedTuple):
     """One full trace seen at a site, innermost frame first: who called the call site."""
 
     trace_id: int
@@ -129,20 +121,18 @@ class TraceDefinition:
     frames: tuple[Frame, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Define:
+class Define(NamedTuple):
     """Definitions that the reports after this one on the same connection refer to by id."""
 
     sites: tuple[SiteDefinition, ...] = ()
     traces: tuple[TraceDefinition, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class SiteDelta:
+class SiteDelta(NamedTuple):
     """What a site added in the window of a report."""
 
     site_id: int
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple's count() is not missed here
     """Blocking calls (or over-threshold slices, where no hook or wrapper sees the call)."""
     slow_count: int
     """Over-threshold slices that contain the site."""
@@ -153,19 +143,17 @@ class SiteDelta:
     """Histogram of the blocked times, sparse: bin, count, bin, count, … (see histogram.py)."""
 
 
-@dataclass(frozen=True, slots=True)
-class SlowSite:
+class SlowSite(NamedTuple):
     """A site's part in one slow event."""
 
     site_id: int
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple's count() is not missed here
     blocked_us: int
     trace_id: int = 0
     """0 where no full trace was kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class SlowEvent:
+class SlowEvent(NamedTuple):
     """One over-threshold slice."""
 
     started_at_ms: int
@@ -180,11 +168,10 @@ class SlowEvent:
     cpu_us: int = -1
     """CPU time of the loop's thread in the slice; -1 where it was not measured."""
     gc_us: int = 0
-    context: Mapping[str, ContextValue] = field(default_factory=dict)
+    context: Mapping[str, ContextValue] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
+class Health(NamedTuple):
     """The agent's own totals since it started."""
 
     recorded: int = 0
@@ -195,8 +182,7 @@ class Health:
     """CPU time of the agent's own threads."""
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """What one agent saw in one window of time. Once written to a socket it never changes; a resend is identical."""
 
     sequence: int
@@ -206,20 +192,18 @@ class Report:
     span_ms: int
     deltas: tuple[SiteDelta, ...] = ()
     slow_events: tuple[SlowEvent, ...] = ()
-    dropped: Mapping[str, int] = field(default_factory=dict)
+    dropped: Mapping[str, int] = MappingProxyType({})
     """Blocking calls, and slow events (reasons ending in `_events`), that will never arrive, by reason."""
     health: Health = Health()
 
 
-@dataclass(frozen=True, slots=True)
-class Farewell:
+class Farewell(NamedTuple):
     """The agent stops on purpose; its last report has `last_sequence`."""
 
     last_sequence: int
 
 
-@dataclass(frozen=True, slots=True)
-class Datagram:
+class Datagram(NamedTuple):
     """Everything a receiver needs to use one report without having seen another. Several make up one window."""
 
     identity: Identity
