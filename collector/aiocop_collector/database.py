@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from aiocop_collector.errors import DatabaseError, SettingsError
@@ -48,7 +48,7 @@ def open_engine(url: str) -> AsyncEngine:
 
 
 async def prepare(engine: AsyncEngine) -> None:
-    """Make the directory and the tables that are missing, and see that the database can be written. Raises DatabaseError."""
+    """Make what is missing of directory and tables, and see that the database can be written. Raises DatabaseError."""
     url = engine.url
     try:
         if url.get_backend_name() == "sqlite" and url.database is not None:
@@ -73,6 +73,18 @@ def reason_of(error: BaseException) -> str:
         return f"{cause.strerror} ({cause.filename})" if cause.filename else cause.strerror
     text = " ".join(str(cause).split())
     return text.rpartition(">: ")[2] or type(error).__name__  # SQLAlchemy puts "<class …>: " before asyncpg's text
+
+
+def blames_values(error: BaseException) -> bool:
+    """Whether the database said that the values are impossible: trying the same ones again is no use.
+
+    OverflowError is sqlite3's, for integers past 64 bits; SQLSTATE classes 22 and 23 are data exceptions and
+    violated constraints (PostgreSQL, appendix A).
+    """
+    if isinstance(error, (OverflowError, DataError, IntegrityError)):
+        return True
+    state = getattr(error.orig, "sqlstate", None) if isinstance(error, DBAPIError) else None
+    return isinstance(state, str) and state[:2] in ("22", "23")
 
 
 def _normalise(url: str) -> URL:

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import platformdirs
 from pydantic import BeforeValidator, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from pytimeparse import parse as parse_duration
+from pytimeparse.timeparse import timeparse as parse_duration
 
 from aiocop_collector.errors import SettingsError
 from aiocop_wire import DEFAULT_HTTP_PORT, Address, AddressError, parse_address
@@ -133,7 +133,7 @@ def load_settings(flags: Mapping[str, Any]) -> Settings:
 
 
 def origin_of(field: str, flags: Mapping[str, Any]) -> str:
-    """How the person who set `field` wrote it: `--retention` or `AIOCOP_RETENTION`, with the value where it is short."""
+    """How the person who set `field` wrote it: `--retention 3x` or `environment variable AIOCOP_RETENTION`."""
     value = flags.get(field)
     flag = f"--{field.replace('_', '-')}"
     name = f"{ENVIRONMENT_PREFIX}{field.upper()}"

@@ -20,7 +20,9 @@ from aiocop_wire import UdpAddress, UnixAddress, default_socket_paths
 UDP_RECEIVE_BUFFER_BYTES: Final = 4 << 20
 """Asked of the kernel: at 100 000 datagrams a second the default 208 KiB last for a few milliseconds only."""
 
-_BACKLOG: Final = 1024
+_SO_RCVBUFFORCE: Final = 33  # asm-generic/socket.h; Python has no name for it
+
+BACKLOG: Final = 1024
 _CONNECT_TIMEOUT_S: Final = 2.0
 
 
@@ -57,7 +59,7 @@ def bind_unix(address: UnixAddress) -> socket.socket:
                 bound.bind(address.path)
                 # Before listen(): until then nobody can connect, whatever the umask made of the mode.
                 path.chmod(0o660)
-                bound.listen(_BACKLOG)
+                bound.listen(BACKLOG)
             except OSError:
                 bound.close()
                 raise
@@ -69,10 +71,10 @@ def bind_unix(address: UnixAddress) -> socket.socket:
 def remove_unix(bound: socket.socket, address: UnixAddress, inode: int) -> None:
     """Close the socket and remove its file, unless the file by now belongs to another collector."""
     path = Path(address.path)
-    with contextlib.suppress(OSError):  # somebody removed the file or its directory: nothing is left to do
-        with _locked(path.parent):
-            if path.lstat().st_ino == inode:
-                path.unlink()
+    # OSError: somebody removed the file or its directory; nothing is left to do.
+    with contextlib.suppress(OSError), _locked(path.parent):
+        if path.lstat().st_ino == inode:
+            path.unlink()
     bound.close()
 
 
@@ -81,7 +83,7 @@ def bind_udp(address: UdpAddress) -> socket.socket:
     bound = _bind(address.host, address.port, socket.SOCK_DGRAM, str(address))
     try:
         # Past net.core.rmem_max where we may; up to it where not.
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUFFORCE, UDP_RECEIVE_BUFFER_BYTES)
+        bound.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, UDP_RECEIVE_BUFFER_BYTES)
     except OSError:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UDP_RECEIVE_BUFFER_BYTES)
     return bound
@@ -90,7 +92,7 @@ def bind_udp(address: UdpAddress) -> socket.socket:
 def bind_http(address: HttpAddress) -> socket.socket:
     """A listening TCP socket."""
     bound = _bind(address.host, address.port, socket.SOCK_STREAM, str(address))
-    bound.listen(_BACKLOG)
+    bound.listen(BACKLOG)
     return bound
 
 

@@ -35,9 +35,9 @@ def migrate(connection: Connection) -> None:
     for revision in MigrationContext.configure(connection).get_current_heads():
         if revision not in known:
             raise NewerSchemaError(
-                f"the database has schema revision {revision!r}, unknown to this aiocop-collector {__version__}: a newer "
-                "version wrote it; install that one (pip install --upgrade 'aiocop-telemetry[collector]') or name "
-                "another --database"
+                f"the database has schema revision {revision!r}, unknown to this aiocop-collector {__version__}: "
+                "a newer version wrote it; install that one (pip install --upgrade 'aiocop-telemetry[collector]') or "
+                "name another --database"
             )
     config.attributes["connection"] = connection
     command.upgrade(config, "head")

@@ -1,0 +1,56 @@
+"""The only place that knows every part: settings in, an application out."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from aiocop_collector.api import build_router, install_problem_handlers
+from aiocop_collector.collector import Collector
+from aiocop_collector.errors import SettingsError
+from aiocop_collector.health import build_health_router
+from aiocop_collector.queries import Queries
+from aiocop_collector.security import BearerToken
+from aiocop_collector.settings import Settings, read_token
+from aiocop_wire import __version__
+
+_DESCRIPTION = "Which call sites freeze our event loops, how much loop time each cost, and since which release."
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The HTTP application of one collector; its lifespan runs the collector, found by `collector_of`.
+
+    Raises SettingsError here, and CollectorError when the lifespan starts.
+    """
+    if settings.token_file is None and not settings.http.is_loopback():
+        raise SettingsError(
+            f"{settings.http} can be reached from other machines, so requests need a token: make one with "
+            "(umask 077; openssl rand -hex 32 > FILE) and pass --token-file FILE, or listen on 127.0.0.1"
+        )
+    token = read_token(settings.token_file) if settings.token_file is not None else None
+    collector = Collector(settings)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await collector.start()
+        try:
+            yield
+        finally:
+            await collector.stop()
+
+    app = FastAPI(
+        title="aiocop collector", description=_DESCRIPTION, version=__version__, lifespan=lifespan, redoc_url=None
+    )
+    app.state.collector = collector
+    app.include_router(build_health_router(collector))
+    app.include_router(build_router(Queries(collector.engine)))
+    install_problem_handlers(app)
+    if token is not None:
+        app.add_middleware(BearerToken, token=token)
+    return app
+
+
+def collector_of(app: FastAPI) -> Collector:
+    """The collector that an app from `create_app` serves."""
+    collector: Collector = app.state.collector
+    return collector

@@ -1,0 +1,66 @@
+"""One collector: its database, its writer and its receivers, started and stopped together."""
+
+from typing import Final
+
+import structlog
+
+from aiocop_collector.counters import Counters
+from aiocop_collector.database import open_engine, prepare, shown
+from aiocop_collector.errors import CollectorError
+from aiocop_collector.receive import UdpReceiver, UnixReceiver
+from aiocop_collector.settings import Settings
+from aiocop_collector.sockets import bind_udp, bind_unix, default_unix_address
+from aiocop_collector.store import Store
+from aiocop_wire import Address, UnixAddress
+
+STOP_TIMEOUT_S: Final = 8.0
+"""How long a last commit may take: container engines send SIGKILL ten seconds after SIGTERM."""
+
+
+class Collector:
+    """Owns everything between the agents' sockets and the database."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Connects to nothing yet. Raises SettingsError."""
+        self.engine = open_engine(settings.database)
+        self.counters = Counters()
+        self.store = Store(self.engine, self.counters, retention=settings.retention)
+        self.receivers: list[UnixReceiver | UdpReceiver] = []
+        self._settings = settings
+        self._log = structlog.get_logger("aiocop_collector")
+
+    async def start(self) -> None:
+        """Migrate, bind, receive. Raises CollectorError, with nothing left open."""
+        try:
+            await prepare(self.engine)
+            for address in self._settings.listen or (default_unix_address(),):
+                self.receivers.append(self._bind(address))
+            self.store.start()
+            for receiver in self.receivers:
+                await receiver.start()
+        except CollectorError:
+            await self.stop()
+            raise
+        self._log.info("collecting", database=shown(self.engine.url))
+
+    async def stop(self) -> bool:
+        """Receive no more, commit what is held, acknowledge it, close. Whether all of it was committed.
+
+        Repeated calls are harmless.
+        """
+        receivers, self.receivers = self.receivers, []
+        for receiver in receivers:
+            receiver.stop()
+        committed = await self.store.stop(STOP_TIMEOUT_S)
+        for receiver in receivers:
+            await receiver.finish()
+        await self.engine.dispose()
+        if not committed:
+            status = self.store.status()
+            self._log.error("not committed, and not acknowledged", reports=status.pending_reports, error=status.error)
+        return committed
+
+    def _bind(self, address: Address) -> UnixReceiver | UdpReceiver:
+        if isinstance(address, UnixAddress):
+            return UnixReceiver(bind_unix(address), address, self.store, self.counters)
+        return UdpReceiver(bind_udp(address), self.store, self.counters)

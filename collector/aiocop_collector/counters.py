@@ -1,0 +1,27 @@
+"""What the collector counts about its own intake, by name; shown by /readyz, later by /metrics.
+
+Names in use:
+    connections                     streams accepted
+    reports_unix, reports_udp       reports taken in, duplicates included
+    refused_{reason}                messages that were not used: malformed, oversized, unknown_version, unexpected
+    hello_timeouts                  streams that never said who they are
+    slow_readers                    streams cut because their agent did not read its acknowledgements
+    clocks_clamped                  reports dated more than a day ahead of the collector's clock, stored as of now
+    sites_unknown                   sites counted before their definition arrived
+    reports_rejected                reports the database would never take; their stream was ended
+    commits, commits_failed         transactions; the failed ones were tried again
+"""
+
+
+class Counters:
+    """Totals since the process started. Written and read on the event loop's thread only."""
+
+    def __init__(self) -> None:
+        self._totals: dict[str, int] = {}
+
+    def add(self, name: str, amount: int = 1) -> None:
+        self._totals[name] = self._totals.get(name, 0) + amount
+
+    def totals(self) -> dict[str, int]:
+        """A copy, sorted by name."""
+        return dict(sorted(self._totals.items()))

@@ -1,0 +1,6 @@
+"""Sockets to arrivals: everything a peer sends is decoded, checked and counted here, and handed to the store."""
+
+from aiocop_collector.receive.udp import UdpReceiver
+from aiocop_collector.receive.unix import UnixReceiver
+
+__all__ = ["UdpReceiver", "UnixReceiver"]
