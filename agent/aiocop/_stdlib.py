@@ -7,17 +7,18 @@ that nor see themselves. Every module of the agent takes these names from here, 
 from _socket import getaddrinfo
 from _socket import socket as raw_socket
 from _thread import LockType, RLock, allocate_lock, get_ident
-from os import close, getpid, pipe, read, set_blocking, stat, unlink, urandom, write
+from _thread import get_native_id as thread_native_id
+from os import close, getpid, pipe, pread, read, set_blocking, stat, unlink, urandom, write
+from os import open as open_file
 from select import poll
 from sys import _current_frames as current_frames
 from sys import _getframe as getframe
-from time import clock_gettime_ns, monotonic_ns, perf_counter_ns, pthread_getcpuclockid, sleep, thread_time_ns, time_ns
+from time import monotonic_ns, perf_counter_ns, sleep, thread_time_ns, time_ns
 
 __all__ = [
     "LockType",
     "RLock",
     "allocate_lock",
-    "clock_gettime_ns",
     "close",
     "current_frames",
     "get_ident",
@@ -25,15 +26,17 @@ __all__ = [
     "getframe",
     "getpid",
     "monotonic_ns",
+    "open_file",
     "perf_counter_ns",
     "pipe",
     "poll",
-    "pthread_getcpuclockid",
+    "pread",
     "raw_socket",
     "read",
     "set_blocking",
     "sleep",
     "stat",
+    "thread_native_id",
     "thread_time_ns",
     "time_ns",
     "unlink",

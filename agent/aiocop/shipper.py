@@ -81,8 +81,10 @@ class Shipper:
         identity: Callable[[], Identity],
         addresses: tuple[Address, ...],
         interval_s: float = 1.0,
+        wall_clock_ns: Callable[[], int] = time_ns,
     ) -> None:
         self._source = source
+        self._wall_clock_ns = wall_clock_ns
         self._interval_ns = int(interval_s * ONE_S_NS)
         self._ledger = Ledger(source.recorded)
         self._transport = _make_transport(addresses, identity, source, self._ledger, self._health)
@@ -122,7 +124,7 @@ class Shipper:
             self._wait_fd, self._wake_fd = pipe()
             set_blocking(self._wait_fd, False)
             set_blocking(self._wake_fd, False)
-            self._window_started_ms = time_ns() // ONE_MS_NS
+            self._window_started_ms = self._wall_clock_ns() // ONE_MS_NS
             self._next_take_ns = monotonic_ns() + self._interval_ns
             try:
                 self._start_thread()
@@ -310,7 +312,7 @@ class Shipper:
     def _move(self, now_ns: int) -> None:
         """From the source into the queue, from the queue to the transport."""
         transport = self._transport
-        wall_ms = time_ns() // ONE_MS_NS
+        wall_ms = self._wall_clock_ns() // ONE_MS_NS
         minute_over = wall_ms // MINUTE_MS != self._window_started_ms // MINUTE_MS
         wanted = now_ns >= self._next_take_ns or any(not request.taken for request in self._requests)
         if minute_over or (wanted and transport.ready()):
@@ -361,7 +363,7 @@ class Shipper:
 
     def _wait_ns(self) -> int:
         now_ns = monotonic_ns()
-        wall_ms = time_ns() // ONE_MS_NS
+        wall_ms = self._wall_clock_ns() // ONE_MS_NS
         until_ns = min(
             now_ns + (MINUTE_MS - wall_ms % MINUTE_MS) * ONE_MS_NS,
             now_ns + _LONGEST_WAIT_NS,

@@ -18,10 +18,12 @@ from itertools import count
 from types import CodeType, FrameType
 from typing import Any, Final
 
-from aiocop._stdlib import get_ident, pthread_getcpuclockid, thread_time_ns, time_ns
+from aiocop._stdlib import get_ident, perf_counter_ns, time_ns
 from aiocop.aggregate import Aggregate, CounterTable, SiteCounters
 from aiocop.catalogue import CPU, WAIT, Operation
 from aiocop.events import BlockingCall, Events, SliceFacts
+from aiocop.frames import is_loop_module
+from aiocop.thread_clock import ThreadClock, ThreadTimes
 from aiocop.traces import LOOP, MAX_SITE_FRAMES, Site, StackFrame, Traces
 from aiocop_wire import UPPER_EDGES_NS, SlowEvent, SlowSite
 
@@ -36,7 +38,7 @@ _UNSEEN_NS: Final = 1_000_000
 @dataclass(frozen=True, slots=True)
 class _Moment:
     at_ns: int
-    cpu_ns: int
+    times: ThreadTimes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,7 @@ class Sample:
     started_ns: int
     """Names the slice, as in LoopThread."""
     at_ns: int
-    cpu_ns: int
-    """CPU time of the thread so far; -1 where the platform does not tell."""
+    times: ThreadTimes | None
     measured: bool
     """A wrapped call was running: its wrapper knows the time better."""
     stack: list[StackFrame]
@@ -58,7 +59,7 @@ class LoopThread(CounterTable):
 
     __slots__ = (
         "calls",
-        "clock_id",
+        "clock",
         "ident",
         "last_unmeasured",
         "loop",
@@ -72,10 +73,10 @@ class LoopThread(CounterTable):
         "touched",
     )
 
-    def __init__(self, ident: int, clock_id: int | None) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.ident = ident
-        self.clock_id = clock_id
+        self.ident = get_ident()
+        self.clock = ThreadClock()
         self.loop = ""
         """The kind of loop that ran here last; empty before the first slow or blocking slice."""
         self.started_ns = 0
@@ -171,24 +172,18 @@ class Slices:
 
     def new_thread(self) -> LoopThread:
         """The state of the calling thread, which runs its first slice."""
-        ident = get_ident()
-        try:
-            # Only for the calling thread itself: for a thread that has just ended this crashes the interpreter.
-            clock_id: int | None = pthread_getcpuclockid(ident)
-        except OSError:
-            clock_id = None
-        thread = LoopThread(ident, clock_id)
+        thread = LoopThread()
         number = next(self._numbers)
-
         aggregate = self.aggregate
 
         def leave() -> None:
-            if self.threads.get(ident) is thread:
-                del self.threads[ident]
+            if self.threads.get(thread.ident) is thread:
+                del self.threads[thread.ident]
+            thread.clock.close()
             aggregate.retire_table(number)
 
         aggregate.add_table(number, thread)
-        self.threads[ident] = thread
+        self.threads[thread.ident] = thread
         self._departures.departure = _Departure(leave)
         return thread
 
@@ -198,6 +193,8 @@ class Slices:
         Slices that are running end in the old one.
         """
         self.aggregate = aggregate
+        for thread in list(self.threads.values()):
+            thread.clock.close()
         self.threads.clear()
 
     # --- calls --------------------------------------------------------------------------------------------------------
@@ -281,17 +278,14 @@ class Slices:
         before: dict[str, Any] | None,
     ) -> SliceFacts | None:
         slow = elapsed_ns >= self.threshold_ns
-        ended_ns = thread.started_ns + elapsed_ns
         samples: list[Sample] = []
         cpu_ns = -1
         if slow:
             samples = [sample for sample in thread.samples if sample.started_ns == thread.started_ns]
-            now_cpu_ns = thread_time_ns()
-            if samples and samples[0].cpu_ns >= 0:
-                cpu_ns = now_cpu_ns - samples[0].cpu_ns
-            self._attribute_unmeasured(
-                thread, elapsed_ns - thread.nested_ns, _Moment(ended_ns, now_cpu_ns), samples, callback
-            )
+            ended = _Moment(perf_counter_ns(), thread.clock.read())
+            if samples and samples[0].times is not None and ended.times is not None:
+                cpu_ns = ended.times.cpu_ns - samples[0].times.cpu_ns
+            self._attribute_unmeasured(thread, elapsed_ns, ended, samples, callback)
             for counters in thread.touched:
                 counters.slow_count += 1
             if self.shipping and thread.touched:
@@ -335,10 +329,11 @@ class Slices:
             thread.samples = []
 
     def _attribute_unmeasured(
-        self, thread: LoopThread, rest_ns: int, ended: "_Moment", samples: list[Sample], callback: Any
+        self, thread: LoopThread, elapsed_ns: int, ended: _Moment, samples: list[Sample], callback: Any
     ) -> None:
-        """Divide the time no wrapper measured among the lines the watchdog saw, by how often it saw them."""
-        free = [sample for sample in samples if not sample.measured and sample.stack]
+        """Divide the time no wrapper measured among the lines the watchdog saw, by how long it saw them."""
+        rest_ns = elapsed_ns - thread.nested_ns
+        free = [sample for sample in samples if not sample.measured and _tells(sample)]
         if rest_ns < _UNSEEN_NS:
             return
         if not free:
@@ -346,10 +341,10 @@ class Slices:
             if rest_ns >= self.threshold_ns // 2:
                 self._give(thread, self._callback_site(callback), rest_ns)
             return
-        waiting = _waiting(samples, ended)
+        waiting = _waiting(samples, ended, elapsed_ns)
         given: dict[int, int] = {}
         sites: dict[int, Site] = {}
-        for sample, share_ns in _shares(free, rest_ns, thread.started_ns, ended.at_ns):
+        for sample, share_ns in _shares(free, rest_ns, thread.started_ns, elapsed_ns):
             site = self._site_of_sample(thread, sample, waiting=waiting)
             identifier = site.definition.site_id
             sites[identifier] = site
@@ -406,28 +401,36 @@ class Slices:
         self.aggregate.offer_slow_event(thread, event)
 
 
-def _shares(samples: list[Sample], rest_ns: int, started_ns: int, ended_ns: int) -> Iterator[tuple[Sample, int]]:
+def _shares(samples: list[Sample], rest_ns: int, started_ns: int, elapsed_ns: int) -> Iterator[tuple[Sample, int]]:
     """Each sample with its part of the time: it stands for what came before it, the last one also for what followed."""
-    elapsed_ns = ended_ns - started_ns
     since_ns = started_ns
     for sample in samples:
-        until_ns = ended_ns if sample is samples[-1] else sample.at_ns
+        until_ns = started_ns + elapsed_ns if sample is samples[-1] else sample.at_ns
         yield sample, rest_ns * (until_ns - since_ns) // elapsed_ns
         since_ns = until_ns
 
 
-def _waiting(samples: list[Sample], ended: _Moment) -> bool:
-    """Whether the thread had less than half of the CPU in what followed the samples that no wrapper measured."""
-    elapsed_ns = 0
-    cpu_ns = 0
+def _tells(sample: Sample) -> bool:
+    """Whether a sample shows anything but the loop's own work, as it does when it comes late, after a native call."""
+    return any(not is_loop_module(item.module) for item in sample.stack)
+
+
+def _waiting(samples: list[Sample], ended: _Moment, slice_ns: int) -> bool:
+    """Whether the thread mostly waited in what followed the samples that no wrapper measured.
+
+    Being ready without a CPU is not waiting: a busy line stays one on a busy host. Nor is a slice that could be watched
+    for less than a quarter of its time: what waits gives the GIL away, what keeps the watchdog from looking does not.
+    """
+    waited_ns = elapsed_ns = 0
     following: list[Sample | _Moment] = [*samples[1:], ended]
     for sample, after in zip(samples, following):  # noqa: B905 - same length by construction
-        if sample.cpu_ns < 0:
+        if sample.times is None or after.times is None:
             return False
         if not sample.measured:
-            elapsed_ns += after.at_ns - sample.at_ns
-            cpu_ns += after.cpu_ns - sample.cpu_ns
-    return 2 * cpu_ns < elapsed_ns
+            passed_ns = after.at_ns - sample.at_ns
+            elapsed_ns += passed_ns
+            waited_ns += passed_ns - sum(after.times) + sum(sample.times)
+    return 2 * waited_ns > elapsed_ns and 4 * elapsed_ns > slice_ns
 
 
 def task_of(callback: Any) -> Any:

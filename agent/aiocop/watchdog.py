@@ -11,7 +11,7 @@ culprit's.
 import threading
 from typing import Final
 
-from aiocop._stdlib import allocate_lock, clock_gettime_ns, current_frames, perf_counter_ns, thread_time_ns
+from aiocop._stdlib import allocate_lock, current_frames, perf_counter_ns, thread_time_ns
 from aiocop.slice import MAX_SAMPLES_PER_SLICE, LoopThread, Sample, Slices
 from aiocop.traces import MAX_SITE_FRAMES
 
@@ -87,7 +87,9 @@ class Watchdog:
                     self.parked = False
                     continue
                 self._wake.acquire()
-                wait_ns = self._armed_after_ns()
+                # Look at once: the GIL may have been held since the slice woke us. And stay awake for a while then: to be
+                # parked and woken between many short slices would cost the loop more than to look in vain.
+                wait_ns = self._look() or self._armed_after_ns()
             self._wake.acquire(timeout=max(wait_ns, _SHORTEST_SLEEP_NS) / 1e9)
 
     def _armed_after_ns(self) -> int:
@@ -114,15 +116,9 @@ class Watchdog:
         samples = thread.samples
         if len(samples) >= self.max_samples:
             return
-        cpu_ns = -1
-        if thread.clock_id is not None:
-            try:
-                cpu_ns = clock_gettime_ns(thread.clock_id)
-            except OSError:
-                # The thread has just ended; so has its slice.
-                return
+        times = thread.clock.read()
         stack = self._slices.traces.stack(current_frames().get(thread.ident), MAX_SITE_FRAMES)
         measured = thread.operation is not None
         # Looking took a while: only if the same slice still runs was it this slice that was seen.
         if thread.started_ns == started_ns:
-            samples.append(Sample(started_ns, perf_counter_ns(), cpu_ns, measured, stack))
+            samples.append(Sample(started_ns, perf_counter_ns(), times, measured, stack))
