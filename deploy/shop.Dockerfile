@@ -4,15 +4,16 @@
 
 FROM python:3.12-slim AS build
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
 COPY requirements requirements
+RUN python -m venv /opt/shop \
+    && /opt/shop/bin/pip install --no-cache-dir --constraint requirements/constraints.txt \
+        fastapi httptools httpx msgpack requests uvicorn uvloop
+COPY pyproject.toml README.md LICENSE ./
 COPY agent agent
 COPY shared shared
 COPY collector collector
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
-    && python -m venv /opt/shop \
-    && /opt/shop/bin/pip install --no-cache-dir --constraint requirements/constraints.txt \
-        fastapi httptools httpx requests uvicorn uvloop /wheels/*.whl
+    && /opt/shop/bin/pip install --no-cache-dir --no-deps --no-index /wheels/*.whl
 
 FROM python:3.12-slim
 # The collector's user: only it and its group may connect to the socket.

@@ -47,8 +47,11 @@ cleanup() {
         kill "$dockerd" 2>/dev/null || true
         wait "$dockerd" 2>/dev/null || true
     fi
-    [ -n "$run" ] && rm -rf "$run"
-    return 0
+    if [ -n "$run" ]; then
+        # dockerd leaves the name of its network namespace mounted.
+        awk -v "run=$run/" 'index($2, run) == 1 {print $2}' /proc/mounts | xargs -r umount || true
+        rm -rf "$run"
+    fi
 }
 
 start_engine() {
