@@ -7,18 +7,15 @@ repeated on the joined dimensions, so that the narrowing is only ever about spee
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Select, Table, cast, func, select
+from sqlalchemy import BigInteger, ColumnElement, Select, Table, cast, func, literal, select
 from sqlalchemy.sql.selectable import FromClause, Subquery
 
 from aiocop_collector.filters import Filters, release_named
 from aiocop_collector.groupings import Grouping, Key
 from aiocop_collector.schema import agents, hotspots, presence, releases, services, sites
 from aiocop_collector.windows import Window
-
-_MAX_BUCKETS_LISTED: Final = 2_000
-"""Above, a range of buckets is read: databases limit the parameters of a statement, and look-ups stop being cheap."""
 
 
 def exact_sum(column: ColumnElement[int]) -> ColumnElement[int]:
@@ -58,14 +55,12 @@ class Scope:
         """What must hold for a row of rollups_* or histograms_* by its own columns."""
         by_release = self.grouping.by_release
         bucket_s = facts.c.bucket_s
-        starts = self.window.bucket_starts_s
         narrow = self.filters.narrows_sites or (keys is not None and not by_release)
-        conditions: list[ColumnElement[bool]]
-        if narrow and len(starts) <= _MAX_BUCKETS_LISTED:
-            conditions = [bucket_s.in_(starts)]
-        else:
-            conditions = [bucket_s >= self.window.since_s, bucket_s < self.window.until_s]
+        conditions: list[ColumnElement[bool]] = [bucket_s >= self.window.since_s, bucket_s < self.window.until_s]
         if narrow:
+            # Both parts of the primary key by equality: SQLite then looks up (bucket, site) pairs instead of reading
+            # every site of every bucket.
+            conditions.append(bucket_s.in_(_each_bucket(self.window)))
             conditions.append(facts.c.site_id.in_(self._matching_sites(keys)))
         condition = self.filters.release_condition(facts.c.release_id)
         if condition is not None:
@@ -125,3 +120,12 @@ class Scope:
         if keys is not None and not self.grouping.by_release:
             conditions.append(self.grouping.has_key(keys))
         return select(sites.c.id).select_from(joined).where(*conditions)
+
+
+def _each_bucket(window: Window) -> Select[Any]:
+    """The start of every bucket, counted up by the database: a day of minutes would be 1440 parameters."""
+    start_s = literal(window.since_s, BigInteger).label("start_s")
+    buckets = select(start_s).cte("buckets", recursive=True)
+    following = buckets.c.start_s + window.resolution.seconds
+    buckets = buckets.union_all(select(following).where(following < window.until_s))
+    return select(buckets.c.start_s)
