@@ -7,7 +7,6 @@ Arguments win over environment variables, these over defaults. `OPTIONS` states 
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
 
 from aiocop.errors import ConfigurationError
@@ -86,8 +85,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Configuration:
+class Configuration(NamedTuple):
     """What one `start()` works with."""
 
     service: str

@@ -14,7 +14,7 @@ from aiocop_wire import Define, Frame, SiteDefinition, SiteDelta, SlowEvent, Tra
 _ENVELOPE_BYTES: Final = 420  # a datagram with an identity and an empty report, less the identity's texts
 _DELTA_BYTES: Final = 28
 _EVENT_BYTES: Final = 220
-_SHORT_TEXT: Final = 120
+_SHORTEST_TEXT: Final = 30
 
 
 class Part(NamedTuple):
@@ -147,7 +147,7 @@ def _smaller_site(site: SiteDefinition) -> SiteDefinition:
         frames = (frames[0], *between[: len(between) // 2], frames[call_site]) if call_site else frames[:1]
         call_site = len(frames) - 1
     else:
-        frames = tuple(shorten_frame(frame, _SHORT_TEXT) for frame in frames)
+        frames = _shorter(frames)
     return SiteDefinition(
         site.site_id, site.operation, site.fingerprint, site.cause, site.reason, site.weight, frames, call_site, advice
     )
@@ -157,8 +157,13 @@ def _smaller_trace(trace: TraceDefinition) -> TraceDefinition:
     """The frames that are nearer to the call say more."""
     if len(trace.frames) > 1:
         return TraceDefinition(trace.trace_id, trace.site_id, trace.frames[: len(trace.frames) // 2])
-    frames = tuple(shorten_frame(frame, _SHORT_TEXT) for frame in trace.frames)
-    return TraceDefinition(trace.trace_id, trace.site_id, frames)
+    return TraceDefinition(trace.trace_id, trace.site_id, _shorter(trace.frames))
+
+
+def _shorter(frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
+    """With texts of at most half the longest."""
+    longest = max(max(len(frame.path), len(frame.function)) for frame in frames)
+    return tuple(shorten_frame(frame, max(_SHORTEST_TEXT, longest // 2)) for frame in frames)
 
 
 def _smaller_event(event: SlowEvent) -> SlowEvent:

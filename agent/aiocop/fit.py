@@ -63,11 +63,15 @@ def fit_event(event: SlowEvent) -> SlowEvent:
         and len(event.task_name) <= MAX_NAME
         and len(event.thread_name) <= MAX_NAME
         and len(event.loop) <= MAX_NAME
+        and event.elapsed_us >= 0
+        and event.started_at_ms >= 0
+        and event.cpu_us >= -1
+        and event.gc_us >= 0
     ):
         return event
     return SlowEvent(
-        started_at_ms=event.started_at_ms,
-        elapsed_us=event.elapsed_us,
+        started_at_ms=max(0, event.started_at_ms),
+        elapsed_us=max(0, event.elapsed_us),
         threshold_us=event.threshold_us,
         cause=event.cause,
         severity_score=event.severity_score,
@@ -75,8 +79,8 @@ def fit_event(event: SlowEvent) -> SlowEvent:
         task_name=event.task_name[:MAX_NAME],
         thread_name=event.thread_name[:MAX_NAME],
         loop=event.loop[:MAX_NAME],
-        cpu_us=event.cpu_us,
-        gc_us=event.gc_us,
+        cpu_us=max(-1, event.cpu_us),
+        gc_us=max(0, event.gc_us),
         context=context,
     )
 

@@ -6,6 +6,7 @@ events past the bound are sampled evenly, and what is left out is counted. Only 
 
 from collections import deque
 from collections.abc import Iterable
+from itertools import chain
 from typing import Final
 
 from aiocop._stdlib import urandom
@@ -43,9 +44,9 @@ class PendingWindow:
 
 def merge_deltas(first: Iterable[SiteDelta], second: Iterable[SiteDelta]) -> tuple[SiteDelta, ...]:
     """One delta per site with what both say. A sum that one delta cannot hold stays in two."""
-    merged = {delta.site_id: delta for delta in first}
+    merged: dict[int, SiteDelta] = {}
     overflow = []
-    for delta in second:
+    for delta in chain(first, second):
         known = merged.get(delta.site_id)
         if known is None:
             merged[delta.site_id] = delta

@@ -1,11 +1,10 @@
 """What the shipper tells about itself."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class ShippingStatistics:
+class ShippingStatistics(NamedTuple):
     """One consistent look: `recorded == acknowledged + pending + sum of the drops of blocking calls`, always."""
 
     recorded: int

@@ -271,9 +271,18 @@ class UdpTransport:
     # Endings
 
     def break_off(self, now_ns: int, reason: str) -> None:
-        self._fail(now_ns, reason)
+        self._retry_later(now_ns, reason)
 
     def _fail(self, now_ns: int, reason: str) -> None:
+        """Nobody is there, or the network says so. Said once, then only counted."""
+        self._retry_later(now_ns, reason)
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "aiocop: no collector can be reached (%s); counting goes on and is shipped when one answers", reason
+            )
+
+    def _retry_later(self, now_ns: int, reason: str) -> None:
         if self.state == CONNECTED and now_ns - self._opened_at_ns >= _STEADY_NS:
             self._backoff.reset()
         self._disconnect()
@@ -281,11 +290,6 @@ class UdpTransport:
         self.failures += 1
         self.last_error = reason
         self._deadline_ns = now_ns + self._backoff.wait_ns()
-        if not self._warned:
-            self._warned = True
-            logger.warning(
-                "aiocop: no collector can be reached (%s); counting goes on and is shipped when one answers", reason
-            )
 
     def _disconnect(self) -> None:
         if self._socket is not None:

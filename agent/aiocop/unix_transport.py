@@ -12,7 +12,6 @@ is bounded in size and rate, and whatever is not the protocol ends the connectio
 """
 
 import errno
-import os
 from collections import deque
 from collections.abc import Callable
 from select import POLLIN, POLLOUT
@@ -166,13 +165,15 @@ class UnixTransport:
             except OSError as error:  # no descriptor left in the process
                 reasons.append(f"{address}: {error.strerror}")
                 break
-            candidate.setblocking(False)  # noqa: FBT003 - its signature
-            code = candidate.connect_ex(address.path)
-            if not code:
-                self._greet(now_ns, candidate, address)
-                return
-            reasons.append(f"{address}: {os.strerror(code)}")
-            candidate.close()
+            try:
+                candidate.setblocking(False)  # noqa: FBT003 - its signature
+                candidate.connect(address.path)
+            except OSError as error:
+                reasons.append(f"{address}: {error.strerror or error}")
+                candidate.close()
+                continue
+            self._greet(now_ns, candidate, address)
+            return
         self._fail(now_ns, "; ".join(reasons))
 
     def _greet(self, now_ns: int, connected: raw_socket, address: UnixAddress) -> None:
@@ -195,10 +196,10 @@ class UnixTransport:
             data = self._socket.recv(_RECEIVE_BYTES)
         except OSError as error:
             if error.errno not in _WOULD_BLOCK:
-                self._fail(now_ns, f"the connection broke: {error.strerror}")
+                self._lose(now_ns, f"the connection broke: {error.strerror}")
             return
         if not data:
-            self._fail(now_ns, "it closed the connection")
+            self._lose(now_ns, "it closed the connection")
             return
         if now_ns - self._second_ns >= ONE_S_NS:
             self._second_ns = now_ns
@@ -318,7 +319,7 @@ class UnixTransport:
                 sent = self._socket.send(memoryview(head)[self._outgoing_offset :])
             except OSError as error:
                 if error.errno not in _WOULD_BLOCK:
-                    self._fail(now_ns, f"the connection broke: {error.strerror}")
+                    self._lose(now_ns, f"the connection broke: {error.strerror}")
                 return
             self.bytes_sent += sent
             if self.state == CONNECTED:
@@ -338,10 +339,25 @@ class UnixTransport:
     # Endings
 
     def break_off(self, now_ns: int, reason: str) -> None:
-        self._fail(now_ns, reason)
+        self._retry_later(now_ns, reason)
+
+    def _lose(self, now_ns: int, reason: str) -> None:
+        """The connection is gone, as when a collector restarts: worth a word only when nobody answers afterwards."""
+        if self.state == CONNECTED:
+            self._retry_later(now_ns, reason)
+        else:
+            self._fail(now_ns, reason)
 
     def _fail(self, now_ns: int, reason: str) -> None:
-        """Give the connection up and try again after the back-off."""
+        """Nobody is there, or somebody who does not keep to the protocol. Said once, then only counted."""
+        self._retry_later(now_ns, reason)
+        if not self._warned_unreachable:
+            self._warned_unreachable = True
+            logger.warning(
+                "aiocop: no collector can be reached (%s); counting goes on and is shipped when one answers", reason
+            )
+
+    def _retry_later(self, now_ns: int, reason: str) -> None:
         if self.state == CONNECTED and now_ns - self._connected_at_ns >= _STEADY_NS:
             self._backoff.reset()
         self._disconnect()
@@ -349,11 +365,6 @@ class UnixTransport:
         self.failures += 1
         self.last_error = reason
         self._deadline_ns = now_ns + self._backoff.wait_ns()
-        if not self._warned_unreachable:
-            self._warned_unreachable = True
-            logger.warning(
-                "aiocop: no collector can be reached (%s); counting goes on and is shipped when one answers", reason
-            )
 
     def _disconnect(self) -> None:
         if self._socket is not None:

@@ -1,0 +1,77 @@
+"""What waits: merging never changes a sum, and the bounds hold."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aiocop.pending import MINUTE_MS, PendingEvents, PendingWindow, PendingWindows, merge_deltas
+from aiocop_wire import BIN_COUNT, SiteDelta, SlowEvent
+
+_deltas = st.builds(
+    SiteDelta,
+    site_id=st.integers(0, 5),
+    count=st.integers(0, 2**32 - 1),
+    slow_count=st.integers(0, 2**32 - 1),
+    blocked_us=st.integers(0, 2**50),
+    max_us=st.integers(0, 2**50),
+    bins=st.dictionaries(st.integers(0, BIN_COUNT - 1), st.integers(1, 1000), max_size=4).map(
+        lambda bins: tuple(part for pair in sorted(bins.items()) for part in pair)
+    ),
+)
+_windows = st.lists(st.lists(_deltas, max_size=5, unique_by=lambda delta: delta.site_id).map(tuple), max_size=12)
+
+
+def _sums(deltas):
+    sums = {}
+    for delta in deltas:
+        one = sums.setdefault(delta.site_id, [0, 0, 0, 0, [0] * BIN_COUNT])
+        one[0] += delta.count
+        one[1] += delta.slow_count
+        one[2] += delta.blocked_us
+        one[3] = max(one[3], delta.max_us)
+        for at in range(0, len(delta.bins), 2):
+            one[4][delta.bins[at]] += delta.bins[at + 1]
+    return sums
+
+
+@settings(max_examples=80, deadline=None)
+@given(_windows)
+def test_merging_keeps_every_sum(windows):
+    merged = ()
+    for deltas in windows:
+        merged = merge_deltas(merged, deltas)
+    assert _sums(merged) == _sums([delta for deltas in windows for delta in deltas])
+    assert all(delta.count < 2**32 and delta.slow_count < 2**32 for delta in merged)
+
+
+@settings(max_examples=80, deadline=None)
+@given(_windows, st.lists(st.integers(0, 3), min_size=12, max_size=12), st.integers(1, 5), st.integers(1, 20))
+def test_the_queue_is_bounded_in_order_and_loses_nothing(windows, steps, max_windows, max_deltas):
+    queue = PendingWindows(max_windows=max_windows, max_deltas=max_deltas)
+    minute = 1000
+    for deltas, step in zip(windows, steps, strict=False):
+        minute += step
+        queue.add(PendingWindow(minute * MINUTE_MS + 1, minute * MINUTE_MS + 500, deltas))
+    taken = []
+    assert len(queue) <= max_windows
+    while queue:
+        taken.append(queue.oldest())
+        queue.remove_oldest()
+    assert len(taken) <= 1 or sum(len(window.deltas) for window in taken) <= max_deltas
+    assert [window.minute for window in taken] == sorted({window.minute for window in taken})
+    assert all(window.started_at_ms % MINUTE_MS + window.span_ms <= MINUTE_MS for window in taken)
+    assert _sums([delta for window in taken for delta in window.deltas]) == _sums(
+        [delta for deltas in windows for delta in deltas]
+    )
+
+
+def test_events_past_the_bound_are_sampled_evenly():
+    queue = PendingEvents(max_events=100)
+    events = [SlowEvent(number, 1, 1, "io", 0) for number in range(10_000)]
+    dropped = sum(queue.add([event]) for event in events)
+    kept = queue.pop_all()
+    assert (len(kept), dropped) == (100, 9_900)
+    # A sample that kept the first ones only, or the last ones only, would have a mean near 50 or near 9950. The mean of
+    # 100 even draws from 10 000 has a standard deviation of 289.
+    assert 3_000 < sum(event.started_at_ms for event in kept) / 100 < 7_000
+    assert len(queue) == 0
+    assert queue.add(events[:100]) == 0
