@@ -7,7 +7,7 @@ WORKDIR /src
 COPY requirements requirements
 RUN python -m venv /opt/shop \
     && /opt/shop/bin/pip install --no-cache-dir --constraint requirements/constraints.txt \
-        fastapi httptools httpx msgpack requests uvicorn uvloop
+        fastapi httptools httpx msgpack requests sniffio uvicorn uvloop
 COPY pyproject.toml README.md LICENSE ./
 COPY agent agent
 COPY shared shared

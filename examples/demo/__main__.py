@@ -14,19 +14,24 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 import httpx
-from aiocop_collector.hotspots_command import render_hotspots
+from rich.console import Console
 
+from aiocop_collector.client import Client
+from aiocop_collector.errors import CollectorError
+from aiocop_collector.hotspots_command import render_hotspots
 from demo.children import Child, ChildError
-from demo.collector import CollectorClient, CollectorError
+from demo.collector import QUESTION, settled_hotspots
 from demo.partners import PartnersHandler, PartnersServer
 from demo.traffic import TrafficError, drive
 from demo.verdict import judge
+from shop.opening import PARTNERS_URL_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,8 +39,7 @@ if TYPE_CHECKING:
 _EXAMPLES = Path(__file__).resolve().parent.parent
 _START_DEADLINE_S = 60.0
 _WATCH_S = 0.5
-PARTNERS_URL_VARIABLE = "SHOP_PARTNERS_URL"
-_SINCE = "1h"
+_ROWS = 20
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,18 @@ def _collector_command(socket: str, folder: Path) -> list[str]:
 
 def _shop_command(workers: int) -> list[str]:
     uvicorn = [sys.executable, "-m", "uvicorn", "shop.main:app", "--app-dir", str(_EXAMPLES)]
-    return [*uvicorn, "--host", "127.0.0.1", "--port", "0", "--loop", "uvloop", "--workers", str(workers)]
+    return [
+        *uvicorn,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+        "--loop",
+        "uvloop",
+        "--no-access-log",
+        "--workers",
+        str(workers),
+    ]
 
 
 @contextmanager
@@ -112,11 +127,12 @@ def _show(services: Services, seconds: float) -> bool:
     services.check()
     say(f"{traffic.requests} requests, the slowest answered after {traffic.slowest_ms:.0f} ms.")
     say("Waiting for the last reports …")
-    with closing(CollectorClient(services.collector_url, services.token)) as collector:
-        answer = collector.settled_hotspots(service="shop", since=_SINCE)
+    with Client(services.collector_url, token=services.token) as client:
+        answer = settled_hotspots(client)
     services.check()
-    say(f"\nGET {services.collector_url}/hotspots?service=shop&since={_SINCE}\n")
-    say(render_hotspots(answer))
+    say(f"\nGET {services.collector_url}/hotspots?{urlencode(QUESTION)}\n")
+    render_hotspots({**answer, "hotspots": answer["hotspots"][:_ROWS]}, Console())
+    say("")
     verdict = judge(answer["hotspots"])
     for line in verdict.missing:
         say(f"MISSING: {line}")

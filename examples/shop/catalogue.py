@@ -29,5 +29,4 @@ def make_feed() -> str:
 @router.get("/catalogue")
 async def search(shop: CurrentShop, tag: str = "series-7") -> list[int]:
     """The ids of the products with this tag."""
-    products = json.loads(shop.feed)
-    return [product["id"] for product in products if tag in product["tags"]]
+    return sorted(product["id"] for product in json.loads(shop.feed) if tag in product["tags"])

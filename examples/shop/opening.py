@@ -6,6 +6,7 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
+import anyio
 import httpx
 
 from shop.carts import Carts
@@ -34,6 +35,7 @@ def open_shop() -> Shop:
     terms.write_text(_TERMS)
     database = root / "shop.db"
     _make_database(database)
+    anyio.run(anyio.sleep, 0)  # anyio imports its backend, which it otherwise does at the first request, on the loop
     return Shop(
         folder=folder,
         database=database,
