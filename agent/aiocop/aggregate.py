@@ -8,7 +8,6 @@ time) meet in the next window. The bins are copied by `list(dict.items())`, one 
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
 from typing import Final
 
 from aiocop.catalogue import Operation
@@ -58,16 +57,18 @@ class SiteCounters:
         self.taken = _Taken()
 
 
-@dataclass(slots=True)
 class _Taken:
     """What the shipper has taken from one SiteCounters."""
 
-    count: int = 0
-    slow_count: int = 0
-    blocked_us: int = 0
-    bins: dict[int, int] = field(default_factory=dict)
-    previous_maximum_ns: list[int] = field(default_factory=lambda: [0])
-    reported_maximum_ns: int = 0
+    __slots__ = ("bins", "blocked_us", "count", "previous_maximum_ns", "reported_maximum_ns", "slow_count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.slow_count = 0
+        self.blocked_us = 0
+        self.bins: dict[int, int] = {}
+        self.previous_maximum_ns = [0]
+        self.reported_maximum_ns = 0
 
 
 class CounterTable:

@@ -7,8 +7,7 @@ wrapper measures and the hook catches what goes past it. The names are those of 
 
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from aiocop.severity import WEIGHT_HEAVY, WEIGHT_LIGHT, WEIGHT_MODERATE, WEIGHT_TRIVIAL
 
@@ -30,8 +29,7 @@ _TLS: Final = "Make the client or SSLContext once, before the loop runs, and use
 _MAIL: Final = "Use an asynchronous client (aiosmtplib, aioimaplib), or asyncio.to_thread()."
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(NamedTuple):
     """One entry of the catalogue."""
 
     name: str
@@ -46,7 +44,7 @@ class Operation:
     """A shorter call did not block (a free queue, a set event) and is nothing to report."""
     socket: bool = False
     """The first argument is a socket; with a timeout of 0 it does not block."""
-    modules: tuple[str, ...] = field(default=())
+    modules: tuple[str, ...] = ()
     """Modules that must be imported by somebody else before the targets can be wrapped."""
 
 

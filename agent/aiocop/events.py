@@ -8,9 +8,9 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from aiocop._stdlib import time_ns
 from aiocop.errors import HighSeverityBlockingIoException
@@ -32,19 +32,19 @@ _logger = logging.getLogger("aiocop")
 _raise_on_violations: ContextVar[bool] = ContextVar("aiocop_raise_on_violations", default=False)
 
 
-@dataclass(slots=True, eq=False)
 class BlockingCall:
     """One blocking call of the running slice; its wrapper fills in the duration when it ends."""
 
-    site: Site
-    arguments: tuple[Any, ...]
-    trace: str
-    started_at_ns: int
-    duration_ns: int = -1
+    __slots__ = ("arguments", "duration_ns", "site", "trace")
+
+    def __init__(self, site: Site, arguments: tuple[Any, ...], trace: str) -> None:
+        self.site = site
+        self.arguments = arguments
+        self.trace = trace
+        self.duration_ns = -1
 
 
-@dataclass(frozen=True, slots=True)
-class SliceFacts:
+class SliceFacts(NamedTuple):
     """What is known of a slice when it has ended."""
 
     elapsed_ns: int

@@ -1,13 +1,11 @@
 """Attributes replaced on classes and modules, and given back."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import update_wrapper
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class _Replaced:
+class _Replaced(NamedTuple):
     owner: Any
     name: str
     own: bool

@@ -13,10 +13,9 @@ import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextvars import Context
-from dataclasses import dataclass
 from itertools import count
 from types import CodeType, FrameType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aiocop._stdlib import get_ident, perf_counter_ns, time_ns
 from aiocop.aggregate import Aggregate, CounterTable, SiteCounters
@@ -35,14 +34,12 @@ _UNSEEN_NS: Final = 1_000_000
 """Time of a slow slice that no wrapper measured is attributed from here on; less is noise of the clocks."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Moment:
+class _Moment(NamedTuple):
     at_ns: int
     times: ThreadTimes | None
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """What the watchdog saw of a slice that overran."""
 
     started_ns: int
@@ -224,12 +221,7 @@ class Slices:
             thread.started_ns = started_ns
         if len(thread.calls) >= MAX_CALLS_PER_SLICE:
             return None
-        call = BlockingCall(
-            site=counters.site,
-            arguments=arguments,
-            trace=self.events.trace(self.traces, frame, self.trace_depth),
-            started_at_ns=time_ns(),
-        )
+        call = BlockingCall(counters.site, arguments, self.events.trace(self.traces, frame, self.trace_depth))
         thread.calls.append(call)
         return call
 

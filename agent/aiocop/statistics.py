@@ -1,11 +1,10 @@
 """What the agent tells about itself."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Statistics:
+class Statistics(NamedTuple):
     """One look at the agent. `recorded == acknowledged + pending + dropped blocking calls`, whenever it is taken."""
 
     active: bool

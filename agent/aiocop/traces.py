@@ -6,9 +6,8 @@ once per new key (about 50 µs): it looks at code objects, which raise audit eve
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from types import CodeType, FrameType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aiocop.catalogue import Operation
 from aiocop.frames import FRAME_AIOCOP, FRAME_RUNNER, FrameNames, is_loop_module
@@ -31,8 +30,7 @@ MAX_TRACES_PER_SITE: Final = 3
 Key = tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class StackFrame:
+class StackFrame(NamedTuple):
     """One frame of a stack, looked at once: what identifies it and what names it."""
 
     module: object
@@ -41,19 +39,20 @@ class StackFrame:
     kind: int
 
 
-@dataclass(slots=True, eq=False)
 class Site:
     """The static facts of a site, shared by all threads of the process."""
 
-    definition: SiteDefinition
-    call_site: str
-    """`path:line:function`"""
-    entry_point: str
-    muted: bool
-    """An event loop did this on its own behalf: nothing to report unless a slice is slow."""
-    operation: Operation
-    trace_ids: tuple[int, ...] = ()
-    """Full traces kept so far; replaced, never changed in place. Written by the loops' threads."""
+    __slots__ = ("call_site", "definition", "entry_point", "muted", "trace_ids")
+
+    def __init__(self, definition: SiteDefinition, *, muted: bool) -> None:
+        self.definition = definition
+        self.call_site = shown(definition.frames[definition.call_site])
+        """`path:line:function`"""
+        self.entry_point = shown(definition.frames[0])
+        self.muted = muted
+        """An event loop did this on its own behalf: nothing to report unless a slice is slow."""
+        self.trace_ids: tuple[int, ...] = ()
+        """Full traces kept so far; replaced, never changed in place. Written by the loops' threads."""
 
 
 class Traces:
@@ -173,14 +172,7 @@ class Traces:
             call_site=call_site,
             advice=operation.advice,
         )
-        site = Site(
-            definition,
-            call_site=shown(frames[call_site]),
-            entry_point=shown(frames[0]),
-            muted=muted,
-            operation=operation,
-        )
-        return self.sites.setdefault(identifier, site)
+        return self.sites.setdefault(identifier, Site(definition, muted=muted))
 
     def keep_trace(self, site: Site, stack: list[StackFrame]) -> int:
         """Keep a full trace of a site while it has few; the id of the trace, 0 when it was not kept."""

@@ -87,7 +87,7 @@ class Watchdog:
                     self.parked = False
                     continue
                 self._wake.acquire()
-                # Look at once: the GIL may have been held since the slice woke us. And stay awake for a while then: to be
+                # Look at once: the GIL may have been held since the slice woke us. Then stay awake for a while: to be
                 # parked and woken between many short slices would cost the loop more than to look in vain.
                 wait_ns = self._look() or self._armed_after_ns()
             self._wake.acquire(timeout=max(wait_ns, _SHORTEST_SLEEP_NS) / 1e9)

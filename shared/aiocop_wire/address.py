@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 from typing import Final, NamedTuple
-from urllib.parse import urlsplit
 
 DEFAULT_HTTP_PORT: Final = 8717
 DEFAULT_UDP_PORT: Final = 8718
 _SOCKET_NAME: Final = "aiocop/collector.sock"
+_MAX_PORT: Final = 65_535
+_MAX_PORT_DIGITS: Final = 5
 _MAX_UNIX_PATH_BYTES: Final = 107  # sun_path in unix(7), less the closing zero
 
 
@@ -41,30 +41,32 @@ Address = UnixAddress | UdpAddress
 
 def parse_address(text: str) -> Address:
     """The address in `text`. Raises AddressError."""
-    parts = urlsplit(text)
-    if parts.scheme == "unix":
-        path = parts.netloc + parts.path
-        if not path.startswith("/"):
-            raise AddressError(
-                f"{text!r}: a unix address needs an absolute path, like unix:///run/aiocop/collector.sock"
-            )
-        if len(os.fsencode(path)) > _MAX_UNIX_PATH_BYTES:
-            raise AddressError(f"{text!r}: a socket's path may have at most {_MAX_UNIX_PATH_BYTES} bytes")
-        return UnixAddress(path)
-    if parts.scheme == "udp":
-        return _parse_udp(text)
+    scheme, separator, rest = text.partition("://")
+    if scheme == "unix" and separator:
+        return _parse_unix(text, rest)
+    if scheme == "udp" and separator:
+        return _parse_udp(text, rest)
     raise AddressError(f"{text!r}: an address starts with unix:// or udp://, like udp://127.0.0.1:{DEFAULT_UDP_PORT}")
 
 
-def _parse_udp(text: str) -> UdpAddress:
-    parts = urlsplit(text)
-    try:
-        port = parts.port
-    except ValueError:
-        port = None
-    if not parts.hostname or port is None or parts.path.strip("/"):
+def _parse_unix(text: str, path: str) -> UnixAddress:
+    if not path.startswith("/") or path.endswith("/") or "\0" in path:
+        raise AddressError(f"{text!r}: a unix address needs an absolute path, like unix:///run/aiocop/collector.sock")
+    if len(os.fsencode(path)) > _MAX_UNIX_PATH_BYTES:
+        raise AddressError(f"{text!r}: a socket's path may have at most {_MAX_UNIX_PATH_BYTES} bytes")
+    return UnixAddress(path)
+
+
+def _parse_udp(text: str, rest: str) -> UdpAddress:
+    host, separator, port = rest.removesuffix("/").rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        host = ""
+    digits = port.isascii() and port.isdigit() and len(port) <= _MAX_PORT_DIGITS
+    if not separator or not host or "/" in host or not digits or int(port) > _MAX_PORT:
         raise AddressError(f"{text!r}: a udp address is udp://HOST:PORT, like udp://127.0.0.1:{DEFAULT_UDP_PORT}")
-    return UdpAddress(parts.hostname, port)
+    return UdpAddress(host, int(port))
 
 
 def default_socket_paths(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
@@ -72,5 +74,5 @@ def default_socket_paths(environ: Mapping[str, str] = os.environ) -> tuple[str, 
     paths = [f"/run/{_SOCKET_NAME}"]
     runtime_dir = environ.get("XDG_RUNTIME_DIR")
     if runtime_dir:
-        paths.append(str(PurePosixPath(runtime_dir) / _SOCKET_NAME))
+        paths.append(f"{runtime_dir.rstrip('/')}/{_SOCKET_NAME}")
     return tuple(paths)
