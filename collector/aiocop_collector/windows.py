@@ -1,8 +1,9 @@
 """The stretch of time a question is about: parsed, given a resolution, widened to whole buckets.
 
 A window shorter than a day reads minute buckets, one shorter than two weeks hour buckets, a longer one day buckets: no
-question reads more than about 1,500 buckets unless it spans years. What was asked is always inside what is answered,
-and the answer says what it covers.
+question reads more than about 1,500 buckets unless it spans years. Fine buckets are not kept for long (retention.py),
+so a window that begins before them reads coarser ones, however short it is. What was asked is always inside what is
+answered, and the answer says what it covers.
 """
 
 import re
@@ -11,6 +12,7 @@ from datetime import datetime, timezone
 from typing import Final
 
 from aiocop_collector.question_errors import BadParameterError
+from aiocop_collector.retention import KEEP_HOURS, KEEP_MINUTES
 from aiocop_collector.schema import RESOLUTIONS, Resolution
 
 _DAY_S: Final = 86_400
@@ -58,13 +60,18 @@ def parse_window(since: str | None, until: str | None, now_s: float) -> Window:
     since_s = max(0.0, until_s - _DEFAULT_SPAN_S) if since is None else _parse_time("since", since, now_s)
     if since_s >= until_s:
         raise BadParameterError("since", f"{since} is not before until ({until or 'now'}); the window would be empty")
-    return widen(since_s, until_s)
+    return widen(since_s, until_s, now_s)
 
 
-def widen(since_s: float, until_s: float) -> Window:
-    """The window of whole buckets that contains [since_s, until_s), at the resolution for its length."""
-    span_s = until_s - since_s
-    resolution = _DAY if span_s >= _DAYS_FROM_S else _HOUR if span_s >= _HOURS_FROM_S else _MINUTE
+def widen(since_s: float, until_s: float, now_s: float) -> Window:
+    """The window of whole buckets that contains [since_s, until_s): the finest for its length that are still kept."""
+    span_s, age_s = until_s - since_s, now_s - since_s
+    if span_s >= _DAYS_FROM_S or age_s > KEEP_HOURS.total_seconds():
+        resolution = _DAY
+    elif span_s >= _HOURS_FROM_S or age_s > KEEP_MINUTES.total_seconds():
+        resolution = _HOUR
+    else:
+        resolution = _MINUTE
     bucket_s = resolution.seconds
     first = int(since_s // bucket_s)
     last = int(-(-until_s // bucket_s))
