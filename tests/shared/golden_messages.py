@@ -1,0 +1,98 @@
+"""One message of each kind with every field set, and what its golden file is called.
+
+The files in golden/ are version 1 of the protocol, for ever: a change of the code must go on reading and writing them.
+"""
+
+from aiocop_wire import (
+    Ack,
+    Datagram,
+    Define,
+    Farewell,
+    Frame,
+    Health,
+    Hello,
+    Identity,
+    Message,
+    Refused,
+    Report,
+    SiteDefinition,
+    SiteDelta,
+    SlowEvent,
+    SlowSite,
+    TraceDefinition,
+    Welcome,
+)
+
+_IDENTITY = Identity(
+    instance=bytes(range(16)),
+    pid=4711,
+    host="web-1",
+    service="shop",
+    environment="prod",
+    release="1.4.0",
+    python="3.12.1",
+    loop="asyncio,uvloop",
+    agent_version="0.1.0",
+    started_at_ms=1_700_000_000_000,
+)
+_FRAMES = (
+    Frame("socket.py", 836, "create_connection", 2),
+    Frame("requests/sessions.py", 500, "Session.request", 1),
+    Frame("shop/bestellungen_ä.py", 42, "Orders.create", 0),
+)
+_DEFINE = Define(
+    sites=(
+        SiteDefinition(
+            site_id=2**64 - 1,
+            operation="socket.socket.connect",
+            fingerprint=2**63,
+            cause="io",
+            reason="io_blocking",
+            weight=50,
+            frames=_FRAMES,
+            call_site=2,
+            advice="Use httpx.AsyncClient, or asyncio.to_thread().",
+        ),
+        SiteDefinition(7, "cpu", 8, "cpu", "cpu_blocking", 0, _FRAMES[2:]),
+    ),
+    traces=(TraceDefinition(9, 7, (*_FRAMES, Frame("shop/app.py", 10, "<lambda>", 0))),),
+)
+_REPORT = Report(
+    sequence=3,
+    started_at_ms=1_700_000_040_000,
+    span_ms=1000,
+    deltas=(
+        SiteDelta(2**64 - 1, count=812, slow_count=790, blocked_us=58_112_700, max_us=912_000, bins=(4, 22, 26, 790)),
+        SiteDelta(7, count=1, slow_count=1, blocked_us=31_000, max_us=31_000, bins=()),
+    ),
+    slow_events=(
+        SlowEvent(
+            started_at_ms=1_700_000_040_250,
+            elapsed_us=45_000,
+            threshold_us=30_000,
+            cause="io",
+            severity_score=50,
+            sites=(SlowSite(2**64 - 1, 1, 44_000, 9), SlowSite(7, 1, 1_000)),
+            task_name="Task-7",
+            thread_name="MainThread",
+            loop="uvloop",
+            cpu_us=900,
+            gc_us=12,
+            context={"route": "/orders", "user": 7, "ratio": 0.5, "cached": False, "trace": None},
+        ),
+    ),
+    dropped={"queue_full_events": 12},
+    health=Health(recorded=813, slices=100_000, agent_cpu_us=5_000),
+)
+
+GOLDEN: dict[str, Message] = {
+    "v1-hello": Hello(_IDENTITY),
+    "v1-welcome": Welcome(committed_sequence=2, collector="0.1.0"),
+    "v1-refused": Refused(reason="unknown_version", message="upgrade the agent"),
+    "v1-ack": Ack(sequence=3),
+    "v1-define": _DEFINE,
+    "v1-report": _REPORT,
+    "v1-farewell": Farewell(last_sequence=3),
+    "v1-datagram": Datagram(identity=_IDENTITY, report=_REPORT, define=_DEFINE),
+    "v1-datagram-farewell": Datagram(identity=_IDENTITY, farewell=Farewell(last_sequence=3)),
+}

@@ -1,0 +1,234 @@
+"""Encoding and decoding: the same comes back, and bytes that are no message raise WireError and nothing else."""
+
+import msgpack
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from tests.shared.golden_messages import GOLDEN
+from tests.support.wire_strategies import messages
+
+from aiocop_wire import (
+    Ack,
+    Frame,
+    Hello,
+    Identity,
+    MalformedMessageError,
+    OversizedMessageError,
+    Refused,
+    UnknownVersionError,
+    WireError,
+    decode,
+    encode,
+)
+from aiocop_wire.limits import MAX_MESSAGE_BYTES
+
+_REPORT = encode(GOLDEN["v1-report"])
+_DATAGRAM = encode(GOLDEN["v1-datagram"])
+
+
+def _decodes_or_is_refused(data: bytes) -> None:
+    """Whatever the bytes are: a message that can be written and read again, or a WireError."""
+    try:
+        message = decode(data)
+    except WireError:
+        return
+    assert decode(encode(message)) == message
+
+
+@settings(deadline=None)
+@given(messages)
+def test_what_is_encoded_decodes_to_the_same(message):
+    assert decode(encode(message)) == message
+
+
+@settings(deadline=None)
+@given(messages, st.sampled_from([bytes, bytearray, memoryview]))
+def test_any_kind_of_buffer_is_taken(message, kind):
+    assert decode(kind(encode(message))) == message
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.binary(max_size=200))
+@example(b"")
+@example(b"\xc1")
+@example(b"\xc0")
+@example(b"\xd6\xff\x00\x00\x00\x00")
+@example(b"\xc7\x0c\xff" + bytes(12))
+@example(b"\xd9\xff")
+@example(b"\xa1\xff")
+def test_random_bytes(data):
+    _decodes_or_is_refused(data)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_flipped_bits(data):
+    original = data.draw(st.sampled_from([_REPORT, _DATAGRAM, *(encode(message) for message in GOLDEN.values())]))
+    damaged = bytearray(original)
+    for position in data.draw(st.lists(st.integers(0, 8 * len(original) - 1), min_size=1, max_size=4)):
+        damaged[position // 8] ^= 1 << position % 8
+    _decodes_or_is_refused(bytes(damaged))
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_every_truncation_and_every_byte_too_many_is_refused(name):
+    data = encode(GOLDEN[name])
+    for length in range(len(data)):
+        with pytest.raises(MalformedMessageError):
+            decode(data[:length])
+    with pytest.raises(MalformedMessageError):
+        decode(data + b"\xc0")
+
+
+_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=5)
+    | st.binary(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(_values)
+def test_any_msgpack_that_is_not_ours(value):
+    _decodes_or_is_refused(msgpack.packb(value))
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.sampled_from(["hello", "welcome", "refused", "ack", "define", "report", "farewell", "datagram"]), _values)
+def test_a_known_type_with_any_body(kind, body):
+    _decodes_or_is_refused(msgpack.packb([kind, body]))
+
+
+def _paths(value: object, path: tuple = ()) -> list[tuple]:
+    """Where the parts of a body are."""
+    found = [path]
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            found += _paths(inner, (*path, key))
+    elif isinstance(value, list):
+        for at, inner in enumerate(value):
+            found += _paths(inner, (*path, at))
+    return found
+
+
+def _replaced(value: object, path: tuple, new: object) -> object:
+    if not path:
+        return new
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[path[0]] = _replaced(value[path[0]], path[1:], new)
+    return copy
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.sampled_from(sorted(GOLDEN)), st.data())
+def test_a_valid_message_with_one_part_replaced_by_anything(name, data):
+    value = msgpack.unpackb(encode(GOLDEN[name]))
+    path = data.draw(st.sampled_from(_paths(value)))
+    _decodes_or_is_refused(msgpack.packb(_replaced(value, path, data.draw(_values))))
+
+
+@pytest.mark.parametrize("depth", [10, 500, 5_000, 500_000])
+@pytest.mark.parametrize("opening", [b"\x91", b"\x81\xa1a", b"\x92\xa3ack"])
+def test_deep_nesting_is_refused(depth, opening):
+    with pytest.raises(WireError):
+        decode(depth * opening + b"\xc0", max_bytes=1 << 24)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xdb\xff\xff\xff\xff",  # a text of 4 GiB
+        b"\xc6\xff\xff\xff\xff",  # bytes
+        b"\xdd\xff\xff\xff\xff",  # an array of 4 G elements
+        b"\xdf\xff\xff\xff\xff",  # a map
+        b"\xc9\xff\xff\xff\xff\x01",  # an extension
+        b"\x92\xa6report\x81\xa6deltas\xdd\x7f\xff\xff\xff",
+    ],
+)
+def test_giant_lengths_are_refused_without_being_allocated(data):
+    with pytest.raises(MalformedMessageError):
+        decode(data)
+
+
+def test_a_message_above_the_limit_is_refused_unread():
+    with pytest.raises(OversizedMessageError):
+        decode(bytes(MAX_MESSAGE_BYTES + 1))
+
+
+@pytest.mark.parametrize("version", [0, 2, 99, -1, "1", None, 1.0, True])
+@pytest.mark.parametrize("name", ["v1-hello", "v1-welcome", "v1-datagram"])
+def test_another_version_is_refused_and_named(name, version):
+    kind, body = msgpack.unpackb(encode(GOLDEN[name]))
+    with pytest.raises(UnknownVersionError) as caught:
+        decode(msgpack.packb([kind, body | {"version": version}]))
+    assert caught.value.version == version
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_a_newer_peer_may_say_more(name):
+    def with_more(value: object) -> object:
+        """Another key in every map (but those whose keys are data), another element in every item of a list."""
+        if isinstance(value, dict):
+            more = {key: inner if key in ("context", "dropped") else with_more(inner) for key, inner in value.items()}
+            return more | {"from_the_future": [1, {"a": b"b"}]}
+        if isinstance(value, list):
+            return [
+                [*map(with_more, item), "from the future"] if isinstance(item, list) else with_more(item)
+                for item in value
+            ]
+        return value
+
+    kind, body = msgpack.unpackb(encode(GOLDEN[name]))
+    # The bins of a delta are a list of pairs and not an item: they have no room for more.
+    widened = with_more(body)
+    for delta, original in zip(_deltas(widened), _deltas(body), strict=True):
+        delta[5] = original[5]
+    assert decode(msgpack.packb([kind, widened, "from the future"])) == GOLDEN[name]
+
+
+def _deltas(body: dict) -> list:
+    return body.get("report", body).get("deltas", [])
+
+
+def test_an_older_peer_may_say_less():
+    identity = {"instance": bytes(16), "pid": 1, "host": "h", "service": "s"}
+    assert decode(msgpack.packb(["hello", {"version": 1, "identity": identity}])) == Hello(
+        Identity(bytes(16), 1, "h", "s")
+    )
+    report = decode(
+        msgpack.packb(["report", {"sequence": 1, "started_at_ms": 2, "span_ms": 3, "deltas": [[1, 2, 3, 4, 5]]}])
+    )
+    assert report.deltas[0].bins == ()
+    assert report.health.recorded == 0
+    define = decode(msgpack.packb(["define", {"sites": [[1, "open", 2, "io", "io_blocking", 10, [["a.py", 1, "f"]]]]}]))
+    assert (define.sites[0].call_site, define.sites[0].advice, define.sites[0].frames[0].kind) == (0, "", 0)
+
+
+@pytest.mark.parametrize("missing", ["sequence", "started_at_ms", "span_ms"])
+def test_what_has_no_default_must_be_there(missing):
+    _, body = msgpack.unpackb(_REPORT)
+    del body[missing]
+    with pytest.raises(MalformedMessageError, match=missing):
+        decode(msgpack.packb(["report", body]))
+
+
+def test_an_undecodable_file_name_does_not_stop_a_report():
+    assert decode(encode(Refused("a", "caf\udce9"))) == Refused("a", "caf?")
+
+
+def test_a_message_type_nobody_knows_is_named():
+    with pytest.raises(MalformedMessageError, match="'nonsense'"):
+        decode(msgpack.packb(["nonsense", {}]))
+
+
+def test_a_frame_reads_as_people_write_it():
+    assert str(Frame("shop/orders.py", 42, "create_order")) == "shop/orders.py:42:create_order"
+
+
+def test_different_messages_are_different_bytes():
+    assert encode(Ack(1)) != encode(Ack(2))

@@ -1,0 +1,53 @@
+"""Version 1 of the protocol, pinned to the byte. A golden file is never edited: a new version gets new ones."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from tests.shared.golden_messages import GOLDEN
+
+from aiocop_wire import PROTOCOL_VERSION, decode, encode
+
+_FOLDER = Path(__file__).parent / "golden"
+_SHA256 = {
+    "v1-ack": "ee2701a047aae73b15369a465d12a626cb89a64f7545bac85f4a7197b952cf5d",
+    "v1-datagram": "e940fa5023538b14089454d21b48ffcf0fcdb704f5b04ce4dad2290db4e0807c",
+    "v1-datagram-farewell": "c40e06f82ab409d7f2b13e4df12466dd035729cf5e080bddb6d65e4977e7e90f",
+    "v1-define": "ded2b7278b25711988e029ffbd2411a0c7c77330c780f4f26973182bbb3aed2c",
+    "v1-farewell": "f53b1b82fbcd470208c02feaa206b96e05eb8c4b09c82689870b1571e5f2e9e5",
+    "v1-hello": "f2ea11645a2774a62103f596bb9bec4aabc04bd334caf62eab9a133d0716c7b0",
+    "v1-refused": "0569ee355aecd16c5272bd18b097abd18005bb8eca94476ade095c708a160387",
+    "v1-report": "15201d515757615da5996a725897d8f81f5755d50b995b71a3a905107d22e76c",
+    "v1-welcome": "4341bbfe5826f50498ed566c667c5c7832d0456f9591dc58f9a1680e3c92c114",
+}
+
+
+def _bytes(name: str) -> bytes:
+    return (_FOLDER / f"{name}.msgpack").read_bytes()
+
+
+def test_the_golden_files_are_the_ones_that_were_made_with_the_version():
+    assert {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in _FOLDER.glob("*")} == _SHA256
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_a_golden_file_reads_as_its_message(name):
+    assert decode(_bytes(name)) == GOLDEN[name]
+
+
+@pytest.mark.parametrize("name", [name for name in GOLDEN if name.startswith(f"v{PROTOCOL_VERSION}-")])
+def test_a_message_of_this_version_is_written_as_its_golden_file(name):
+    assert encode(GOLDEN[name]) == _bytes(name)
+
+
+def test_every_kind_of_message_has_a_golden_file():
+    assert {type(message).__name__ for message in GOLDEN.values()} == {
+        "Ack",
+        "Datagram",
+        "Define",
+        "Farewell",
+        "Hello",
+        "Refused",
+        "Report",
+        "Welcome",
+    }
