@@ -2,24 +2,13 @@
 
 import asyncio
 
-import httpx
 import pytest
-from fastapi import FastAPI
-from sqlalchemy.ext.asyncio import create_async_engine
+from tests.support.api_client import serving
 from tests.support.fill_store import fill
-from tests.support.known_activity import NOW_S, make_fleet
+from tests.support.known_activity import make_fleet
 from tests.support.postgres_server import find_binaries, run_postgres
 
-from aiocop_collector.api import build_router, install_problem_handlers
 from aiocop_collector.database import open_engine
-from aiocop_collector.queries import Queries
-
-
-def make_app(engine, clock_s=lambda: NOW_S):
-    app = FastAPI()
-    app.include_router(build_router(Queries(engine, clock_s=clock_s)))
-    install_problem_handlers(app)
-    return app
 
 
 @pytest.fixture(scope="session")
@@ -58,19 +47,14 @@ def filled_store(request):
 @pytest.fixture
 async def api(filled_store):
     """An HTTP client of the API over the filled store, at the time NOW_S."""
-    engine = open_engine(filled_store)
-    transport = httpx.ASGITransport(make_app(engine))
-    async with httpx.AsyncClient(transport=transport, base_url="http://collector") as client:
+    async with serving(filled_store) as client:
         yield client
-    await engine.dispose()
 
 
 @pytest.fixture
 async def own_store(tmp_path):
     """The engine of an empty database that a test may change."""
     url = f"sqlite+aiosqlite:///{tmp_path}/collector.db"
-    engine = create_async_engine(url)
-    await engine.dispose()
     engine = open_engine(url)
     yield engine
     await engine.dispose()
