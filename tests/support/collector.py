@@ -51,6 +51,7 @@ class CollectorProcess:
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
         self.announced: list[str] = []
+        self.http: httpx.Client | None = None
 
     def start(self) -> None:
         """Start it and wait until it is ready."""
@@ -73,6 +74,8 @@ class CollectorProcess:
                 raise AssertionError(f"the collector did not start: {self.log.read_text()}")
             said += data
         self.announced = said.decode().splitlines()
+        url = self.url.replace("0.0.0.0", "127.0.0.1")
+        self.http = httpx.Client(base_url=url, timeout=DEADLINE_S, trust_env=False, verify=False)
 
     @property
     def pid(self) -> int:
@@ -96,12 +99,12 @@ class CollectorProcess:
 
     def get(self, path: str, **parameters) -> dict:
         """The JSON of an answer that must be 200."""
-        answer = httpx.get(f"{self.url}{path}", params=parameters, timeout=DEADLINE_S, trust_env=False)
+        answer = self.http.get(path, params=parameters)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
     def counters(self) -> dict[str, int]:
-        return httpx.get(f"{self.url}/readyz", timeout=DEADLINE_S, trust_env=False).json()["counters"]
+        return self.http.get("/readyz").json()["counters"]
 
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
@@ -110,6 +113,9 @@ class CollectorProcess:
         """The exit code."""
         code = self._process.wait(timeout=DEADLINE_S)
         self._process.stdout.close()
+        if self.http is not None:
+            self.http.close()
+            self.http = None
         return code
 
     def stop(self) -> int:
