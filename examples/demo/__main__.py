@@ -29,7 +29,7 @@ from aiocop_collector.hotspots_command import render_hotspots
 from demo.children import Child, ChildError
 from demo.collector import QUESTION, settled_hotspots
 from demo.partners import PartnersHandler, PartnersServer
-from demo.traffic import TrafficError, drive
+from demo.traffic import Traffic, TrafficError, drive
 from demo.verdict import judge
 from shop.opening import PARTNERS_URL_VARIABLE
 
@@ -120,15 +120,25 @@ def _wait_until_ready(shop_url: str, check: Callable[[], None]) -> None:
             return
 
 
-def _show(services: Services, seconds: float) -> bool:
+async def _drive_watched(services: Services, seconds: float) -> Traffic:
+    traffic = asyncio.create_task(drive(services.shop_url, seconds))
+    try:
+        while not traffic.done():
+            services.check()
+            await asyncio.wait({traffic}, timeout=_WATCH_S)
+        return traffic.result()
+    finally:
+        traffic.cancel()
+
+
+def _show(services: Services, seconds: float, patience_s: float) -> bool:
     """Drive the shop, print the table and the verdict; True when the table is as it should be."""
     say(f"Sending requests for {seconds:.0f} s …")
-    traffic = asyncio.run(drive(services.shop_url, seconds))
-    services.check()
+    traffic = asyncio.run(_drive_watched(services, seconds))
     say(f"{traffic.requests} requests, the slowest answered after {traffic.slowest_ms:.0f} ms.")
     say("Waiting for the last reports …")
     with Client(services.collector_url, token=services.token) as client:
-        answer = settled_hotspots(client)
+        answer = settled_hotspots(client, patience_s)
     services.check()
     say(f"\nGET {services.collector_url}/hotspots?{urlencode(QUESTION)}\n")
     render_hotspots({**answer, "hotspots": answer["hotspots"][:_ROWS]}, Console())
@@ -157,6 +167,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__.partition("\n")[0])
     parser.add_argument("--once", action="store_true", help="exit after the table; status 1 if it is not as expected")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long to send requests (default: 10)")
+    parser.add_argument("--patience", type=float, default=30.0, help="how long to wait for the reports (default: 30)")
     parser.add_argument("--workers", type=int, default=2, help="uvicorn workers of the shop (default: 2)")
     parser.add_argument("--shop-url", help="drive this shop, which runs already (with --collector-url)")
     parser.add_argument("--collector-url", help="read the table from this collector (with --shop-url)")
@@ -183,7 +194,7 @@ def main() -> int:
                 _wait_until_ready(services.shop_url, services.check)
             else:
                 services = stack.enter_context(_own_services(arguments.workers))
-            is_right = _show(services, arguments.seconds)
+            is_right = _show(services, arguments.seconds, arguments.patience)
             if not arguments.once:
                 _stay(services)
             return 0 if is_right else 1

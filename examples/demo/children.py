@@ -24,6 +24,11 @@ class ChildError(Exception):
     """A child died or did not become ready; the text has the end of its log. main() prints it and exits 1."""
 
 
+def _without_aiocop(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a developer set for a collector or a service of their own is not for the demo."""
+    return {name: value for name, value in environment.items() if not name.startswith("AIOCOP_")}
+
+
 class Child:
     """One process with its log, in a process group of its own: Ctrl-C reaches us, and we stop it in order."""
 
@@ -36,7 +41,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **environment},
+                env={**_without_aiocop(os.environ), **environment},
                 start_new_session=True,
             )
 

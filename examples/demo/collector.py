@@ -13,12 +13,11 @@ if TYPE_CHECKING:
 QUESTION = (("service", "shop"), ("since", "1h"), ("limit", "1000"))
 
 _POLL_S = 1.5  # agents report every second: two equal answers so far apart mean that nothing is on its way
-_DEADLINE_S = 30.0
 
 
-def settled_hotspots(client: Client) -> dict[str, Any]:
-    """The first answer that is complete and does not grow any more, or the last one before the deadline."""
-    end = time.monotonic() + _DEADLINE_S
+def settled_hotspots(client: Client, patience_s: float) -> dict[str, Any]:
+    """The first answer that is complete and does not grow any more, or the last one when the patience is over."""
+    end = time.monotonic() + patience_s
     answer = client.get("/hotspots", QUESTION)
     while time.monotonic() < end:
         time.sleep(_POLL_S)

@@ -40,7 +40,7 @@ class Traffic:
 
 
 async def drive(shop_url: str, seconds: float) -> Traffic:
-    """Send requests for so long; each customer waits for one answer before the next request. Raises TrafficError."""
+    """Send requests for so long, and each kind once by each customer at least. Raises TrafficError."""
     end = time.monotonic() + seconds
     limits = httpx.Limits(max_connections=_CUSTOMERS, max_keepalive_connections=0)
     async with httpx.AsyncClient(base_url=shop_url, timeout=_TIMEOUT_S, limits=limits) as client:
@@ -50,8 +50,8 @@ async def drive(shop_url: str, seconds: float) -> Traffic:
 
 
 async def _customer(client: httpx.AsyncClient, dice: random.Random, end: float) -> list[float]:
-    answers_ms = []
-    while time.monotonic() < end:
+    answers_ms: list[float] = []
+    while not answers_ms or time.monotonic() < end:
         for method, path in dice.sample(REQUESTS, len(REQUESTS)):
             started = time.monotonic()
             try:
