@@ -185,6 +185,15 @@ def standard_operations() -> tuple[Operation, ...]:
         ),
         # Waiting for other threads
         *_waits("threading.Condition.wait", "threading.Event.wait", "threading.Thread.join", "select.select"),
+        # Starting a thread waits until it runs, a fraction of a millisecond unless the GIL or the host is busy.
+        Operation(
+            "threading.Thread.start",
+            heavy,
+            "wait",
+            "Start threads before the loop runs, or keep a pool of them.",
+            targets=("threading.Thread.start",),
+            counts_from_ns=10_000_000,
+        ),
         *_waits("queue.Queue.get", "queue.Queue.put", modules=("queue",)),
         *_waits(
             "concurrent.futures.Future.result",

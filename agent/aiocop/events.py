@@ -84,6 +84,12 @@ class Events:
         self._complained: set[int] = set()
         self._traces: dict[tuple[object, ...], str] = {}
 
+    def begin_anew(self) -> None:
+        """Count failures from zero again: after stop(), and in a forked child."""
+        self.failures = 0
+        self._complained.clear()
+        self._traces.clear()
+
     # --- registration -------------------------------------------------------------------------------------------------
 
     def add_callback(self, callback: SlowTaskCallback) -> None:

@@ -22,6 +22,8 @@ _STANDARD_DIR: Final = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 _INSTALLED: Final = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _MAIN_MODULES: Final = frozenset(("__main__", "__mp_main__"))
 _LOOP_MODULES: Final = ("asyncio", "uvloop")
+_LAZY_MODULES: Final = ("encodings",)
+"""Standard library packages that import parts of themselves at first use, on behalf of whatever C code asked."""
 _HAS_QUALNAME: Final = sys.version_info >= (3, 11)
 
 
@@ -124,5 +126,10 @@ def module_path(module: object, filename: str) -> str:
 
 
 def is_loop_module(module: object) -> bool:
-    """Whether a module belongs to an event loop: what it does on its own behalf is not the application's doing."""
+    """Whether a module belongs to an event loop."""
     return isinstance(module, str) and module.partition(".")[0] in _LOOP_MODULES
+
+
+def is_own_business(module: object) -> bool:
+    """Whether what happens below a module is the interpreter's or the loop's own doing, and not the application's."""
+    return is_loop_module(module) or (isinstance(module, str) and module.partition(".")[0] in _LAZY_MODULES)

@@ -190,6 +190,8 @@ class Slices:
         Slices that are running end in the old one.
         """
         self.aggregate = aggregate
+        self.faults = 0
+        self.events.begin_anew()
         for thread in list(self.threads.values()):
             thread.clock.close()
         self.threads.clear()

@@ -10,7 +10,7 @@ from types import CodeType, FrameType
 from typing import Any, Final, NamedTuple
 
 from aiocop.catalogue import Operation
-from aiocop.frames import FRAME_AIOCOP, FRAME_RUNNER, FrameNames, is_loop_module
+from aiocop.frames import FRAME_AIOCOP, FRAME_RUNNER, FrameNames, is_own_business
 from aiocop_wire import (
     FRAME_APPLICATION,
     Frame,
@@ -136,7 +136,7 @@ class Traces:
                 ]
             ),
             call_site=0 if call_site is None else len(frames) - 1,
-            muted=any(is_loop_module(item.module) for item in own),
+            muted=any(is_own_business(item.module) for item in own),
         )
 
     def function_site(self, operation: Operation, module: object, code: CodeType) -> Site:

@@ -22,6 +22,7 @@ except ImportError:  # the base install has no uvloop, and there is nothing to r
     _UVLOOP_OWNERS = ()
 else:
     _UVLOOP_OWNERS = (uvloop.Loop,)
+    uvloop.new_event_loop().close()  # libuv opens a pipe for signals with its first loop and keeps it
 
 # Whatever has a blocking call, or runs callbacks: more than the agent replaces, so that a new wrapper is seen too.
 _OWNERS = (

@@ -1,0 +1,396 @@
+"""What the detector sees, on both loops: the right line, the right time, one event per freeze, and no innocents."""
+
+import asyncio
+import hashlib
+import json
+import os
+import queue
+import re
+import socket
+import sqlite3
+import subprocess
+import tempfile
+import threading
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from tests.support.detecting import LOOPS, detecting, line_of, operations, run_tasks, slow, the_slow_one
+
+import aiocop
+
+pytestmark = pytest.mark.parametrize("loop", list(LOOPS))
+
+
+def here(function, text):
+    """`path:line:function` of a line of a function in this file, as call sites are written."""
+    module = Path(__file__).stem
+    return f"{__name__.replace('.', '/')}.py:{line_of(function, text)}:{function.__qualname__}", module
+
+
+def spin(seconds):
+    deadline = time.perf_counter() + seconds
+    rounds = 0
+    while time.perf_counter() < deadline:
+        rounds += 1
+    return rounds
+
+
+async def sleeps():
+    time.sleep(0.06)
+
+
+def test_a_measured_call_is_blamed_with_its_own_duration(loop):
+    with detecting() as events:
+        run_tasks(loop, sleeps)
+    event = the_slow_one(events)
+    assert event.call_site == here(sleeps, "time.sleep")[0]
+    assert (event.reason, event.cause, event.severity_level) == ("io_blocking", "wait", "high")
+    assert (event.loop, event.task_name) == (loop, "sleeps")
+    (call,) = event.blocking_events
+    assert call["event"] == "time.sleep(0.06)"
+    assert call["entry_point"] == call["call_site"] == event.call_site
+    assert 60 <= call["duration_ms"] <= event.elapsed_ms
+    assert call["advice"] == "Use await asyncio.sleep()."
+
+
+async def computes():
+    spin(0.08)
+
+
+def test_cpu_is_blamed_on_the_line_that_burns_it(loop):
+    with detecting() as events:
+        run_tasks(loop, computes)
+    event = the_slow_one(events)
+    assert event.call_site.endswith(":spin")
+    assert (event.reason, event.cause) == ("cpu_blocking", "cpu")
+    assert event.cpu_stack_samples[0]["trace"].endswith(here(computes, "spin(")[0])
+
+
+async def opens_and_computes():
+    with open(os.devnull):
+        pass
+    spin(0.08)
+
+
+def test_cpu_after_a_short_open_is_cpu(loop):
+    with detecting() as events:
+        run_tasks(loop, opens_and_computes)
+    event = the_slow_one(events)
+    assert event.cause == "cpu"
+    assert event.call_site.endswith(":spin")
+    assert operations([event]) == ["open"]
+
+
+_lock = threading.Lock()
+
+
+async def waits_for_a_lock():
+    with _lock:
+        pass
+
+
+def test_a_contended_lock_is_a_wait_at_its_line(loop):
+    held, release = threading.Event(), threading.Event()
+
+    def hold():
+        with _lock:
+            held.set()
+            release.wait(0.12)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    with detecting() as events:
+        run_tasks(loop, waits_for_a_lock)
+    holder.join()
+    event = the_slow_one(events)
+    assert event.call_site == here(waits_for_a_lock, "with _lock")[0]
+    assert event.cause == "wait"
+
+
+async def waits_for_a_future():
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(spin, 0.06).result()
+
+
+async def waits_for_a_queue():
+    waiting = queue.Queue()
+    threading.Timer(0.06, waiting.put, [1]).start()
+    waiting.get()
+
+
+@pytest.mark.parametrize(
+    ("function", "line", "operation"),
+    [
+        (waits_for_a_future, ".result()", "concurrent.futures.Future.result"),
+        (waits_for_a_queue, "waiting.get()", "queue.Queue.get"),
+    ],
+)
+def test_waits_for_other_threads_are_named_by_what_was_called(loop, function, line, operation):
+    with detecting(threshold_ms=40) as events:
+        run_tasks(loop, function)
+    for timer in threading.enumerate():
+        if isinstance(timer, threading.Timer):
+            timer.join()
+    event = the_slow_one(events)
+    assert operation in operations([event])
+    assert event.call_site == here(function, line)[0]
+
+
+async def runs_a_program():
+    subprocess.run(["sleep", "0.06"], check=True)
+
+
+def test_subprocess_run_is_blamed_on_its_caller(loop):
+    with detecting() as events:
+        run_tasks(loop, runs_a_program)
+    event = the_slow_one(events)
+    assert event.call_site == here(runs_a_program, "subprocess.run")[0]
+    assert {"subprocess.Popen"} < set(operations([event]))
+    measured_ms = sum(call["duration_ms"] or 0 for call in event.blocking_events)
+    assert 55 <= measured_ms <= event.elapsed_ms
+
+
+_DOCUMENT = json.dumps([{"number": number, "text": str(number)} for number in range(120_000)])
+
+
+async def parses():
+    json.loads(_DOCUMENT)
+
+
+async def matches():
+    re.search(r"(a+)+b", "a" * 22)
+
+
+async def sorts():
+    sorted(str(number * 7919 % 1_000_003) for number in range(400_000))
+
+
+async def compresses():
+    zlib.compress(b"".join(hashlib.sha256(str(number).encode()).digest() for number in range(40_000)), 9)
+
+
+@pytest.mark.parametrize("function", [parses, matches, sorts, compresses])
+def test_native_code_is_blamed_on_the_function_that_called_it(loop, function):
+    with detecting(threshold_ms=20) as events:
+        run_tasks(loop, function)
+    event = the_slow_one(events)
+    assert event.cause == "cpu"
+    assert event.call_site.rpartition(":")[2].startswith(function.__name__)
+
+
+def test_a_callback_that_blocks_and_raises_is_delivered(loop):
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))
+        asyncio.get_running_loop().call_soon(blocks_and_raises)
+        await asyncio.sleep(0.01)
+
+    def blocks_and_raises():
+        time.sleep(0.05)
+        raise RuntimeError("after blocking")
+
+    reported = []
+    with detecting() as events:
+        LOOPS[loop](main())
+    assert the_slow_one(events).call_site.endswith("blocks_and_raises")
+    (context,) = reported
+    assert "blocks_and_raises" in context["message"]
+    assert "blocks_and_raises" in repr(context["handle"])
+
+
+@pytest.mark.parametrize("how", ["call_soon", "call_later", "call_at", "call_soon_threadsafe", "signal", "reader"])
+def test_every_way_to_run_a_callback_is_one_slice(loop, how):
+    done = []
+
+    def blocks(*_):
+        time.sleep(0.05)
+        done.append(True)
+
+    async def main():
+        running = asyncio.get_running_loop()
+        left, right = socket.socketpair()
+        if how in ("call_soon", "call_soon_threadsafe"):
+            getattr(running, how)(blocks)
+        elif how == "call_later":
+            running.call_later(0.01, blocks)
+        elif how == "call_at":
+            running.call_at(running.time() + 0.01, blocks)
+        elif how == "signal":
+            import signal  # noqa: PLC0415 - only here
+
+            running.add_signal_handler(signal.SIGUSR1, blocks)
+            os.kill(os.getpid(), signal.SIGUSR1)
+        else:
+            running.add_reader(left, lambda: (left.recv(1), running.remove_reader(left), blocks()))
+            right.send(b"x")
+        while not done:
+            await asyncio.sleep(0.001)
+        if how == "signal":
+            running.remove_signal_handler(signal.SIGUSR1)
+        left.close()
+        right.close()
+
+    with detecting() as events:
+        LOOPS[loop](main())
+    assert the_slow_one(events).call_site.endswith("<locals>.blocks")
+
+
+def test_exact_counts_however_the_calls_spread_over_slices(loop):
+    async def opens():
+        for number in range(500):
+            os.close(os.open(os.devnull, os.O_RDONLY))
+            if number % 7 == 0:
+                await asyncio.sleep(0)
+
+    async def naps():
+        for number in range(200):
+            time.sleep(0.0001)
+            if number % 11 == 0:
+                await asyncio.sleep(0)
+
+    with detecting():
+        before = aiocop.statistics().recorded
+        run_tasks(loop, opens, naps)
+        assert aiocop.statistics().recorded - before == 700
+
+
+def test_innocent_code_is_not_reported(loop):
+    uncontended = threading.Lock()
+    ready = threading.Event()
+    ready.set()
+    filled = queue.Queue()
+    filled.put(1)
+
+    async def innocent():
+        await asyncio.sleep(0.05)
+        await asyncio.to_thread(time.sleep, 0.05)
+        with uncontended:
+            pass
+        ready.wait()
+        filled.get()
+        await asyncio.gather(*(asyncio.sleep(0) for _ in range(100)))
+        await asyncio.get_running_loop().getaddrinfo("127.0.0.1", 80)
+        left, right = socket.socketpair()
+        left.setblocking(False)
+        right.setblocking(False)
+        await asyncio.get_running_loop().sock_sendall(left, b"hello")
+        await asyncio.get_running_loop().sock_recv(right, 5)
+        left.close()
+        right.close()
+        program = await asyncio.create_subprocess_exec("true")
+        await program.wait()
+
+    async def warm_up():
+        # Lazy imports of asyncio, the first thread of the executor: once per process, and not what is tested here.
+        await asyncio.to_thread(int)
+        await (await asyncio.create_subprocess_exec("true")).wait()
+
+    LOOPS[loop](warm_up())
+    with detecting(threshold_ms=1000) as events:
+        run_tasks(loop, innocent)
+    assert operations(events) == []
+
+
+def test_loops_on_other_threads_and_second_runs_are_seen(loop):
+    with detecting() as events:
+        threads = [threading.Thread(target=run_tasks, args=(loop, sleeps), name=f"side-{n}") for n in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        run_tasks(loop, sleeps)
+        assert aiocop.statistics().recorded == 4
+    assert sorted(event.thread_name for event in slow(events)) == ["MainThread", "side-0", "side-1", "side-2"]
+
+
+def test_the_slice_that_was_active_at_start_goes_on_and_later_ones_are_seen(loop):
+    async def main():
+        with detecting() as events:
+            await asyncio.create_task(sleeps())
+            await asyncio.sleep(0)
+            assert the_slow_one(events).call_site.endswith(":sleeps")
+        time.sleep(0.05)
+        await asyncio.sleep(0)
+        assert len(slow(events)) == 1
+
+    LOOPS[loop](main())
+
+
+def test_inactive_is_silent(loop):
+    with detecting() as events:
+        aiocop.deactivate()
+        assert not aiocop.is_monitoring_active()
+        run_tasks(loop, sleeps)
+        assert events == []
+        aiocop.activate()
+        run_tasks(loop, sleeps)
+    assert len(slow(events)) == 1
+
+
+def test_a_library_frame_on_top_does_not_hide_the_application(loop):
+    async def makes_a_file():
+        with tempfile.NamedTemporaryFile():
+            pass
+
+    with detecting(threshold_ms=1000) as events:
+        run_tasks(loop, makes_a_file)
+    calls = [call for event in events for call in event.blocking_events]
+    assert calls
+    assert {call["call_site"].rpartition(":")[2].rpartition(".")[2] for call in calls} == {"makes_a_file"}
+    assert any(call["entry_point"].startswith("tempfile.py:") for call in calls)
+
+
+def test_a_database_query_is_reported_where_it_is_made(loop):
+    async def queries():
+        connection.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 400000) SELECT count(*) FROM n"
+        ).fetchone()
+
+    connection = sqlite3.connect(":memory:", check_same_thread=False)
+    with detecting() as events:
+        run_tasks(loop, queries)
+    connection.close()
+    assert the_slow_one(events).call_site.endswith("<locals>.queries")
+
+
+def test_a_broken_callback_harms_nobody(loop, caplog):
+    def broken(_event):
+        raise ValueError("mine")
+
+    with detecting() as events:
+        aiocop.register_slow_task_callback(broken)
+        run_tasks(loop, sleeps, sleeps)
+        assert aiocop.statistics().callback_failures == 2
+    assert len(slow(events)) == 2
+    assert len([record for record in caplog.records if "broken" in record.message]) == 1
+
+
+def test_context_comes_from_the_providers_in_the_task_s_own_context(loop):
+    import contextvars  # noqa: PLC0415 - only here
+
+    request = contextvars.ContextVar("request", default=None)
+
+    async def handles():
+        request.set("r-1")
+        time.sleep(0.05)
+
+    with detecting() as events:
+        aiocop.register_context_provider(lambda: {"request": request.get()})
+        run_tasks(loop, handles)
+    assert the_slow_one(events).context == {"request": "r-1"}
+
+
+def test_raise_on_violations_raises_out_of_the_loop(loop):
+    async def main():
+        with aiocop.raise_on_violations():
+            await asyncio.create_task(sleeps())
+
+    with (
+        detecting(),
+        pytest.raises(aiocop.HighSeverityBlockingIoException, match="HIGH SEVERITY BLOCKING I/O") as raised,
+    ):
+        LOOPS[loop](main())
+    assert raised.value.events[0]["event"] == "time.sleep(0.06)"
