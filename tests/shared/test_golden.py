@@ -32,6 +32,7 @@ def test_the_golden_files_are_the_ones_that_were_made_with_the_version():
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_a_golden_file_reads_as_its_message(name):
+    assert type(decode(_bytes(name))) is type(GOLDEN[name])
     assert decode(_bytes(name)) == GOLDEN[name]
 
 
