@@ -12,6 +12,7 @@ from aiocop_collector.errors import CollectorError
 
 DEFAULT_URL: Final = "http://127.0.0.1:8717"
 _TIMEOUT_S: Final = 30.0
+_MAX_PORT: Final = 65_535
 
 Parameters = Sequence[tuple[str, str]]
 
@@ -33,14 +34,12 @@ class Client:
 
     def __init__(self, url: str = DEFAULT_URL, *, token: str | None = None) -> None:
         self.url = url.rstrip("/")
+        address = _checked(self.url)
         headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
-        try:
-            # A proxy from the environment cannot reach this machine's own loopback.
-            self._http = httpx.Client(
-                base_url=self.url, headers=headers, timeout=_TIMEOUT_S, trust_env=not _is_loopback(self.url)
-            )
-        except (httpx.InvalidURL, ValueError) as error:
-            raise RefusedQuestionError(f"--url: {url!r:.200} is not a URL ({error})") from error
+        # A proxy from the environment cannot reach this machine's own loopback.
+        self._http = httpx.Client(
+            base_url=address, headers=headers, timeout=_TIMEOUT_S, trust_env=not _is_loopback(address)
+        )
 
     def __enter__(self) -> "Client":
         return self
@@ -54,8 +53,6 @@ class Client:
         """The JSON text of an answer, as the collector wrote it."""
         try:
             response = self._http.get(path, params=httpx.QueryParams(list(parameters)))
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
-            raise RefusedQuestionError(f"--url: {self.url!r:.200} cannot be asked ({error})") from error
         except httpx.HTTPError as error:
             raise CollectorUnreachableError(
                 f"No collector answers at {self.url} ({str(error) or type(error).__name__}); "
@@ -86,12 +83,21 @@ class Client:
         return answer
 
 
-def _is_loopback(url: str) -> bool:
-    host = httpx.URL(url).host
+def _checked(url: str) -> httpx.URL:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise RefusedQuestionError(f"--url: {url!r:.200} is not a URL ({error})") from error
+    if address.scheme not in ("http", "https") or not address.host or (address.port or 0) > _MAX_PORT:
+        raise RefusedQuestionError(f"--url: {url!r:.200} is not the URL of a collector; an example is {DEFAULT_URL}")
+    return address
+
+
+def _is_loopback(address: httpx.URL) -> bool:
+    try:
+        return ipaddress.ip_address(address.host).is_loopback
     except ValueError:
-        return host == "localhost"
+        return address.host == "localhost"
 
 
 def _detail(response: httpx.Response) -> str | None:

@@ -11,9 +11,6 @@ from rich.text import Text
 
 from aiocop_collector.answers import HotspotsAnswer
 
-_WIDE_FROM: Final = 140
-"""Columns a terminal needs for one column per fact; below, service and operations go under the call site."""
-
 _UNBOUNDED: Final = 100_000
 _BAR_CELLS: Final = 10
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
@@ -29,11 +26,13 @@ def render_hotspots(answer: HotspotsAnswer | Mapping[str, Any], console: Console
     """
     content = answer.model_dump() if isinstance(answer, HotspotsAnswer) else answer
     rows: Sequence[Row] = content["hotspots"]
-    wide = not console.is_terminal or console.width >= _WIDE_FROM
-    table = _wide_table(rows) if wide else _narrow_table(rows)
+    title = str(content["group_by"]).replace("_", " ").capitalize()
+    table = _wide_table(rows, title)
+    size = Measurement.get(console, console.options.update(width=_UNBOUNDED), table)
     if not console.is_terminal:
-        unbounded = console.options.update(width=_UNBOUNDED)
-        table.width = Measurement.get(console, unbounded, table).maximum
+        table.width = size.maximum
+    elif size.minimum > console.width:
+        table = _narrow_table(rows, title)
     _print(console, table)
     shown, total = len(rows), content["total"]
     window = content["window"]
@@ -64,14 +63,15 @@ def share_bar(share: float) -> str:
     return ("█" * full + (_EIGHTHS[rest] if rest else "")).ljust(_BAR_CELLS)
 
 
-def _wide_table(rows: Sequence[Row]) -> Table:
+def _wide_table(rows: Sequence[Row], title: str) -> Table:
+    """A column per fact."""
     table = _table()
     table.add_column("#", justify="right", no_wrap=True)
-    table.add_column("Call site", overflow="fold", min_width=30)
-    table.add_column("Service", overflow="fold")
+    table.add_column(title, no_wrap=True)
+    table.add_column("Service", no_wrap=True)
     table.add_column("Operations", overflow="fold")
-    for title in ("Blocked", "Share", "Count", "Slow", "p99", "Max", "Last seen"):
-        table.add_column(title, justify="left" if title in ("Share", "Last seen") else "right", no_wrap=True)
+    for number in ("Blocked", "Share", "Count", "Slow", "p99", "Max", "Last seen"):
+        table.add_column(number, justify="left" if number in ("Share", "Last seen") else "right", no_wrap=True)
     for rank, row in enumerate(rows, start=1):
         table.add_row(
             str(rank),
@@ -89,12 +89,13 @@ def _wide_table(rows: Sequence[Row]) -> Table:
     return table
 
 
-def _narrow_table(rows: Sequence[Row]) -> Table:
+def _narrow_table(rows: Sequence[Row], title: str) -> Table:
+    """Service and operations under the call site, fewer numbers."""
     table = _table()
     table.add_column("#", justify="right", no_wrap=True)
-    table.add_column("Call site", overflow="fold", ratio=1)
-    for title in ("Blocked", "Share", "Count", "Max"):
-        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column(title, overflow="fold", ratio=1)
+    for number in ("Blocked", "Share", "Count", "Max"):
+        table.add_column(number, justify="right", no_wrap=True)
     for rank, row in enumerate(rows, start=1):
         under = " · ".join(part for part in (_service(row), _operations(row)) if part)
         table.add_row(
