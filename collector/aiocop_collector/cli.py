@@ -14,6 +14,8 @@ import structlog
 import typer
 
 from aiocop_collector.errors import CollectorError
+from aiocop_collector.hotspots_command import hotspots
+from aiocop_collector.hotspots_command import hotspots
 from aiocop_collector.probe import wait_until_ready
 from aiocop_collector.serve import serve
 from aiocop_collector.settings import load_settings
@@ -134,6 +136,12 @@ def _health(
         typer.echo(f"aiocop-collector: {url} is not ready: {reason}", err=True)
         raise typer.Exit(_UNREACHABLE)
     typer.echo("ready")
+
+
+app.command(name="hotspots")(hotspots)
+
+
+app.command(name="hotspots")(hotspots)
 
 
 def _run(work: Callable[[], int]) -> int:

@@ -21,32 +21,44 @@ _WINDOW = ("since", "until")
 
 def hotspots(
     *,
-    url: Annotated[str, typer.Option(help="Where the collector answers.")] = DEFAULT_URL,
-    since: Annotated[str | None, typer.Option(help="An age (15m, 24h, 7d) or an RFC 3339 time. Default: 24h.")] = None,
-    until: Annotated[str | None, typer.Option(help="Like --since. Default: now.")] = None,
-    service: Annotated[_Names, typer.Option(help="Only this service; may be repeated.")] = None,
-    environment: Annotated[_Names, typer.Option(help="Only this environment; may be repeated.")] = None,
-    release: Annotated[_Names, typer.Option(help="Only this release; may be repeated.")] = None,
-    operation: Annotated[_Names, typer.Option(help="Only this operation, such as open; may be repeated.")] = None,
-    reason: Annotated[_Names, typer.Option(help="io_blocking or cpu_blocking; may be repeated.")] = None,
+    url: Annotated[str, typer.Option(metavar="URL", help="Where the collector answers.")] = DEFAULT_URL,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="An age (15m, 24h, 7d) or an RFC 3339 time. Default: 24h.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Like --since. Default: now.")] = None,
+    service: Annotated[_Names, typer.Option(metavar="NAME", help="Only this service; may be repeated.")] = None,
+    environment: Annotated[_Names, typer.Option(metavar="NAME", help="Only this environment; may be repeated.")] = None,
+    release: Annotated[_Names, typer.Option(metavar="NAME", help="Only this release; may be repeated.")] = None,
+    operation: Annotated[
+        _Names, typer.Option(metavar="NAME", help="Only this operation, such as open; may be repeated.")
+    ] = None,
+    reason: Annotated[
+        _Names, typer.Option(metavar="REASON", help="io_blocking or cpu_blocking; may be repeated.")
+    ] = None,
     status: Annotated[
-        _Names, typer.Option(help=f"{', '.join(STATUSES)}; may be repeated. Default: all but ignored.")
+        _Names,
+        typer.Option(metavar="STATUS", help=f"{', '.join(STATUSES)}; may be repeated. Default: all but ignored."),
     ] = None,
     q: Annotated[
-        _Names, typer.Option("--q", "-q", help="Part of a path, function or operation; may be repeated.")
+        _Names,
+        typer.Option("--q", "-q", metavar="TEXT", help="Part of a path, function or operation; may be repeated."),
     ] = None,
     group_by: Annotated[
         str | None,
-        typer.Option(help="call_site (default), entry_point, operation, fingerprint, line, service or release."),
+        typer.Option(
+            metavar="WHAT", help="call_site (default), entry_point, operation, fingerprint, line, service or release."
+        ),
     ] = None,
     sort: Annotated[
-        str | None, typer.Option(help="blocked_time (default), count, slow_count, max, p99 or last_seen.")
+        str | None,
+        typer.Option(metavar="WHAT", help="blocked_time (default), count, slow_count, max, p99 or last_seen."),
     ] = None,
-    order: Annotated[str | None, typer.Option(help="desc (default) or asc.")] = None,
-    limit: Annotated[int, typer.Option(help="Rows shown, at most 1000.")] = 20,
+    order: Annotated[str | None, typer.Option(metavar="ORDER", help="desc (default) or asc.")] = None,
+    limit: Annotated[int, typer.Option(metavar="ROWS", help="Rows shown, at most 1000.")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="Print the API's answer instead of a table.")] = False,
     token_file: Annotated[
-        Path | None, typer.Option(help="File with the collector's token. Default: the variable AIOCOP_TOKEN.")
+        Path | None,
+        typer.Option(metavar="FILE", help="File with the collector's token. Default: the variable AIOCOP_TOKEN."),
     ] = None,
 ) -> None:
     """Show which call sites freeze event loops, and what they cost.
