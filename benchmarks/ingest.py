@@ -1,0 +1,116 @@
+"""How fast one collector turns reports into committed rows: `python benchmarks/ingest.py [--agents N] [--reports N] …`.
+
+A real collector process with SQLite is fed over a unix stream (until every report is acknowledged) and over UDP (until
+all that arrived is committed). Reports are encoded beforehand, so what is measured is the collector. Printed per
+transport: reports and represented blocking calls per second of wall time, the collector's CPU time per million of
+these, its largest memory, and over UDP what was lost.
+"""
+
+import argparse
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tests.support.collector import (
+    CollectorProcess,
+    DatagramPeer,
+    StreamPeer,
+    make_identity,
+    make_report,
+    make_site,
+    run_collector,
+)
+
+from aiocop_wire import Datagram, Define, Identity, Report, SiteDelta, encode, frame
+
+CALLS_PER_DELTA = 20
+
+
+def make_reports(count: int, sites: int) -> list[Report]:
+    deltas = [SiteDelta(n, CALLS_PER_DELTA, 1, 90_000, 40_000, (3, 15, 12, 4, 26, 1)) for n in range(1, sites + 1)]
+    return [make_report(sequence, *deltas) for sequence in range(1, count + 1)]
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+def peak_mib(pid: int) -> float:
+    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) / 1024
+
+
+def feed_stream(collector: CollectorProcess, agents: int, reports: list[Report], sites: int) -> int:
+    define = frame(encode(Define(tuple(make_site(number) for number in range(1, sites + 1)))))
+    data = define + b"".join(frame(encode(report)) for report in reports)
+
+    def run_agent() -> None:
+        with StreamPeer(collector.socket_path) as peer:
+            peer.greet(make_identity())
+            sender = threading.Thread(target=peer.send_bytes, args=(data,))
+            sender.start()
+            while peer.receive().sequence < len(reports):
+                pass
+            sender.join()
+
+    threads = [threading.Thread(target=run_agent) for _ in range(agents)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return agents * len(reports)
+
+
+def feed_datagrams(collector: CollectorProcess, agents: int, reports: list[Report], sites: int) -> int:
+    identities: list[Identity] = [make_identity() for _ in range(agents)]
+    define = Define(tuple(make_site(number) for number in range(1, sites + 1)))
+    with DatagramPeer(collector.udp) as peer:
+        for number, report in enumerate(reports):
+            for identity in identities:
+                peer.send_bytes(encode(Datagram(identity, report, define if number == 0 else Define())))
+        known, before = -1, -2
+        while known != before or known <= 0:  # until a second brings nothing more
+            time.sleep(1.0)
+            before, known = known, received(collector)
+    return known
+
+
+def received(collector: CollectorProcess) -> int:
+    return sum(agent["reports_received"] for agent in collector.get("/agents", limit="1000")["agents"])
+
+
+def measure(name: str, options: argparse.Namespace) -> None:
+    reports = make_reports(options.reports, options.sites)
+    with tempfile.TemporaryDirectory() as folder, run_collector(Path(folder), udp=True) as collector:
+        feed = feed_stream if name == "unix" else feed_datagrams
+        started_cpu_s, started_s = cpu_seconds(collector.pid), time.perf_counter()
+        applied = feed(collector, options.agents, reports, options.sites)
+        wall_s = time.perf_counter() - started_s - (1.0 if name == "udp" else 0.0)
+        cpu_s = cpu_seconds(collector.pid) - started_cpu_s
+        calls = applied * options.sites * CALLS_PER_DELTA
+        print(
+            f"{name}: {applied} reports of {options.sites} sites from {options.agents} agents in {wall_s:.2f} s: "
+            f"{applied / wall_s:,.0f} reports/s, {applied * options.sites / wall_s:,.0f} deltas/s, "
+            f"{calls / wall_s:,.0f} represented calls/s; "
+            f"{cpu_s / calls * 1e6:.3f} CPU s per million calls; peak {peak_mib(collector.pid):.0f} MiB; "
+            f"lost {options.agents * options.reports - applied}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--agents", type=int, default=10)
+    parser.add_argument("--reports", type=int, default=200, help="per agent")
+    parser.add_argument("--sites", type=int, default=30, help="counted in each report")
+    options = parser.parse_args()
+    for name in ("unix", "udp"):
+        measure(name, options)
+
+
+if __name__ == "__main__":
+    main()
