@@ -41,6 +41,7 @@ from aiocop.config import Configuration
 from aiocop.errors import ConfigurationError, HighSeverityBlockingIoException
 from aiocop.event_types import BlockingEventInfo, CpuStackSample, IoSeverityLevel, RawBlockingEvent, SlowTaskEvent
 from aiocop.events import ContextProvider, SlowTaskCallback, format_blocking_event
+from aiocop.published import warn_if_published_aiocop_is_installed
 from aiocop.severity import (
     THRESHOLD_HIGH,
     THRESHOLD_LOW,
@@ -106,3 +107,5 @@ __all__ = [
     "unregister_context_provider",
     "unregister_slow_task_callback",
 ]
+
+warn_if_published_aiocop_is_installed()

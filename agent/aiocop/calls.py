@@ -16,8 +16,9 @@ from typing import Any, Final
 
 from aiocop._stdlib import get_ident, getframe, perf_counter_ns
 from aiocop.catalogue import Operation
+from aiocop.loop_thread import LoopThread
 from aiocop.patches import Patches
-from aiocop.slice import LoopThread, Slices
+from aiocop.slice import Slices
 
 _NON_BLOCKING: Final = 0.0
 

@@ -49,6 +49,8 @@ class SliceFacts(NamedTuple):
 
     elapsed_ns: int
     threshold_ns: int
+    exceeded: bool
+    """Above the threshold, not counting time in which the host gave no CPU."""
     calls: tuple[BlockingCall, ...]
     sites: tuple[tuple[Site, int, int], ...]
     """(site, count, blocked ns) of everything that froze the loop in it."""
@@ -192,7 +194,7 @@ class Events:
         event = SlowTaskEvent(
             elapsed_ms=facts.elapsed_ns / 1e6,
             threshold_ms=facts.threshold_ns / 1e6,
-            exceeded_threshold=facts.elapsed_ns >= facts.threshold_ns,
+            exceeded_threshold=facts.exceeded,
             severity_score=score,
             severity_level=get_severity_level_from_score(score),
             reason="io_blocking" if blocking_events else "cpu_blocking",

@@ -3,28 +3,25 @@
 Cost model. A slice in which nothing happens costs two clock readings, one look-up of its thread and a few attribute
 writes (loops.py). A blocking call costs the walk to its call site and one update of counters (`record`). Everything
 else, here in `Slices.finish`, runs only for slices that exceeded the threshold or that somebody asked to see.
-
-Who writes what. A LoopThread belongs to its thread; the watchdog's thread reads `started_ns` and `operation` and
-appends to `samples`, naming the slice it saw, so that a sample that comes late is told from one of the next slice.
 """
 
 import logging
 import threading
-from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextvars import Context
 from itertools import count
-from types import CodeType, FrameType
-from typing import Any, Final, NamedTuple
+from types import FrameType
+from typing import Any, Final
 
 from aiocop._stdlib import get_ident, perf_counter_ns, time_ns
-from aiocop.aggregate import Aggregate, CounterTable, SiteCounters
+from aiocop.aggregate import Aggregate, SiteCounters
+from aiocop.attribution import Moment, Sample, is_waiting, may_have_computed, shares, starved_ns, tells
+from aiocop.callback_names import callback_code, task_name
 from aiocop.catalogue import CPU, WAIT, Operation
 from aiocop.events import BlockingCall, Events, SliceFacts
-from aiocop.frames import is_loop_module
-from aiocop.thread_clock import ThreadClock, ThreadTimes
-from aiocop.traces import LOOP, MAX_SITE_FRAMES, Site, StackFrame, Traces
-from aiocop_wire import UPPER_EDGES_NS, SlowEvent, SlowSite
+from aiocop.loop_thread import LoopThread
+from aiocop.traces import LOOP, MAX_SITE_FRAMES, Site, Traces
+from aiocop_wire import SlowEvent, SlowSite
 
 MAX_CALLS_PER_SLICE: Final = 50
 """Blocking calls of one slice that its event describes; all of them are counted."""
@@ -32,107 +29,6 @@ MAX_SAMPLES_PER_SLICE: Final = 64
 _logger = logging.getLogger("aiocop")
 _UNSEEN_NS: Final = 1_000_000
 """Time of a slow slice that no wrapper measured is attributed from here on; less is noise of the clocks."""
-
-
-class _Moment(NamedTuple):
-    at_ns: int
-    times: ThreadTimes | None
-
-
-class Sample(NamedTuple):
-    """What the watchdog saw of a slice that overran."""
-
-    started_ns: int
-    """Names the slice, as in LoopThread."""
-    at_ns: int
-    times: ThreadTimes | None
-    measured: bool
-    """A wrapped call was running: its wrapper knows the time better."""
-    stack: list[StackFrame]
-
-
-class LoopThread(CounterTable):
-    """The state of one thread that runs event loops, and what it counted."""
-
-    __slots__ = (
-        "calls",
-        "clock",
-        "ident",
-        "last_unmeasured",
-        "loop",
-        "nested_ns",
-        "operation",
-        "provided",
-        "raised",
-        "raising",
-        "samples",
-        "started_ns",
-        "touched",
-    )
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ident = get_ident()
-        self.clock = ThreadClock()
-        self.loop = ""
-        """The kind of loop that ran here last; empty before the first slow or blocking slice."""
-        self.started_ns = 0
-        """perf_counter_ns at the start of the running slice, which names it; 0 between slices."""
-        self.operation: Operation | None = None
-        """The wrapped call that is running."""
-        self.nested_ns = 0
-        """Time of the wrapped calls that ended inside the running one (or inside the slice, where none is running)."""
-        self.touched: list[SiteCounters] = []
-        """Counters this slice changed."""
-        self.last_unmeasured: SiteCounters | None = None
-        """The last site that only the audit hook saw: the samples after it may show that it is still running."""
-        self.calls: list[BlockingCall] = []
-        self.provided: dict[str, Any] | None = None
-        """Context as the providers gave it at the first blocking call of the slice."""
-        self.raised: tuple[BaseException, Any] | None = None
-        """The last exception of a uvloop callback, and the callback."""
-        self.raising = False
-        self.samples: list[Sample] = []
-
-    def record(self, counters: SiteCounters, own_ns: int) -> None:
-        """Count one measured call: `own_ns` is its time without the wrapped calls inside it."""
-        counters.count += 1
-        counters.blocked_ns += own_ns
-        bins = counters.bins
-        index = bisect_right(UPPER_EDGES_NS, own_ns)
-        bins[index] = bins.get(index, 0) + 1
-        maximum_ns = counters.maximum_ns
-        if own_ns > maximum_ns[0]:
-            maximum_ns[0] = own_ns
-        if counters.slice_started_ns == self.started_ns:
-            counters.slice_blocked_ns += own_ns
-            counters.slice_count += 1
-        else:
-            counters.slice_started_ns = self.started_ns
-            counters.slice_blocked_ns = own_ns
-            counters.slice_count = 1
-            self.touched.append(counters)
-
-    def record_start(self, counters: SiteCounters) -> None:
-        """Count one call of which only the start was seen."""
-        counters.count += 1
-        self.last_unmeasured = counters
-        if counters.slice_started_ns == self.started_ns:
-            counters.slice_count += 1
-        else:
-            counters.slice_started_ns = self.started_ns
-            counters.slice_blocked_ns = 0
-            counters.slice_count = 1
-            self.touched.append(counters)
-
-    def add_time(self, counters: SiteCounters, blocked_ns: int) -> None:
-        """Give time to a call that was counted when it started."""
-        counters.blocked_ns += blocked_ns
-        counters.slice_blocked_ns += blocked_ns
-        index = bisect_right(UPPER_EDGES_NS, blocked_ns)
-        counters.bins[index] = counters.bins.get(index, 0) + 1
-        if blocked_ns > counters.maximum_ns[0]:
-            counters.maximum_ns[0] = blocked_ns
 
 
 class _Departure:
@@ -254,10 +150,8 @@ class Slices:
         try:
             thread.loop = loop
             facts = self._account(thread, elapsed_ns, callback, context, before)
-        except Exception:
-            self.faults += 1
-            if self.faults == 1:
-                _logger.exception("aiocop could not account for a slice; further faults are only counted")
+        except Exception:  # noqa: BLE001 - the border to the service: a fault of ours must cost a slice, not a request
+            self.fault()
         finally:
             self.reset(thread)
         if facts is not None:
@@ -271,15 +165,22 @@ class Slices:
         context: Context | None,
         before: dict[str, Any] | None,
     ) -> SliceFacts | None:
-        slow = elapsed_ns >= self.threshold_ns
         samples: list[Sample] = []
         cpu_ns = -1
+        slow = elapsed_ns >= self.threshold_ns
+        if slow:
+            ended = Moment(perf_counter_ns(), thread.clock.read())
+            starved = starved_ns(thread.glimpse, ended, elapsed_ns)
+            thread.starved_ns += starved
+            # What the host took is nobody's fault.
+            slow = elapsed_ns - starved >= self.threshold_ns
         if slow:
             samples = [sample for sample in thread.samples if sample.started_ns == thread.started_ns]
-            ended = _Moment(perf_counter_ns(), thread.clock.read())
             if samples and samples[0].times is not None and ended.times is not None:
                 cpu_ns = ended.times.cpu_ns - samples[0].times.cpu_ns
-            self._attribute_unmeasured(thread, elapsed_ns, ended, samples, callback)
+            rest_ns = elapsed_ns - thread.nested_ns - starved
+            self._attribute_unmeasured(thread, rest_ns, elapsed_ns, ended, samples, callback)
+            thread.glimpse = ended
             for counters in thread.touched:
                 counters.slow_count += 1
             if self.shipping and thread.touched:
@@ -290,6 +191,7 @@ class Slices:
         return SliceFacts(
             elapsed_ns=elapsed_ns,
             threshold_ns=self.threshold_ns,
+            exceeded=slow,
             calls=tuple(thread.calls),
             sites=tuple([(item.site, item.slice_count, item.slice_blocked_ns) for item in thread.touched]),
             samples=tuple([tuple(sample.stack) for sample in samples]),
@@ -323,22 +225,27 @@ class Slices:
             thread.samples = []
 
     def _attribute_unmeasured(
-        self, thread: LoopThread, elapsed_ns: int, ended: _Moment, samples: list[Sample], callback: Any
+        self,
+        thread: LoopThread,
+        rest_ns: int,
+        elapsed_ns: int,
+        ended: Moment,
+        samples: list[Sample],
+        callback: Any,
     ) -> None:
         """Divide the time no wrapper measured among the lines the watchdog saw, by how long it saw them."""
-        rest_ns = elapsed_ns - thread.nested_ns
-        free = [sample for sample in samples if not sample.measured and _tells(sample)]
         if rest_ns < _UNSEEN_NS:
             return
+        free = [sample for sample in samples if not sample.measured and tells(sample)]
         if not free:
             # Nobody looked, or only at measured calls. What is worth a report is the callback's own doing.
-            if rest_ns >= self.threshold_ns // 2:
+            if rest_ns >= self.threshold_ns // 2 and may_have_computed(thread.glimpse, ended, rest_ns // 2):
                 self._give(thread, self._callback_site(callback), rest_ns)
             return
-        waiting = _waiting(samples, ended, elapsed_ns)
+        waiting = is_waiting(samples, ended, elapsed_ns)
         given: dict[int, int] = {}
         sites: dict[int, Site] = {}
-        for sample, share_ns in _shares(free, rest_ns, thread.started_ns, elapsed_ns):
+        for sample, share_ns in shares(free, rest_ns, thread.started_ns, elapsed_ns):
             site = self._site_of_sample(thread, sample, waiting=waiting)
             identifier = site.definition.site_id
             sites[identifier] = site
@@ -393,65 +300,3 @@ class Slices:
             cpu_us=cpu_ns // 1_000 if cpu_ns >= 0 else -1,
         )
         self.aggregate.offer_slow_event(thread, event)
-
-
-def _shares(samples: list[Sample], rest_ns: int, started_ns: int, elapsed_ns: int) -> Iterator[tuple[Sample, int]]:
-    """Each sample with its part of the time: it stands for what came before it, the last one also for what followed."""
-    since_ns = started_ns
-    for sample in samples:
-        until_ns = started_ns + elapsed_ns if sample is samples[-1] else sample.at_ns
-        yield sample, rest_ns * (until_ns - since_ns) // elapsed_ns
-        since_ns = until_ns
-
-
-def _tells(sample: Sample) -> bool:
-    """Whether a sample shows anything but the loop's own work, as it does when it comes late, after a native call."""
-    return any(not is_loop_module(item.module) for item in sample.stack)
-
-
-def _waiting(samples: list[Sample], ended: _Moment, slice_ns: int) -> bool:
-    """Whether the thread mostly waited in what followed the samples that no wrapper measured.
-
-    Being ready without a CPU is not waiting: a busy line stays one on a busy host. Nor is a slice that could be watched
-    for less than a quarter of its time: what waits gives the GIL away, what keeps the watchdog from looking does not.
-    """
-    waited_ns = elapsed_ns = 0
-    following: list[Sample | _Moment] = [*samples[1:], ended]
-    for sample, after in zip(samples, following):  # noqa: B905 - same length by construction
-        if sample.times is None or after.times is None:
-            return False
-        if not sample.measured:
-            passed_ns = after.at_ns - sample.at_ns
-            elapsed_ns += passed_ns
-            waited_ns += passed_ns - sum(after.times) + sum(sample.times)
-    return 2 * waited_ns > elapsed_ns and 4 * elapsed_ns > slice_ns
-
-
-def task_of(callback: Any) -> Any:
-    """The task whose step a callback is; None for another callback."""
-    owner = getattr(callback, "__self__", None)
-    return owner if owner is not None and hasattr(owner, "get_coro") else None
-
-
-def task_name(callback: Any) -> str:
-    """The name of the task whose step a callback is; empty for another callback."""
-    task = task_of(callback)
-    return str(task.get_name()) if task is not None and hasattr(task, "get_name") else ""
-
-
-def callback_code(callback: Any) -> tuple[object, CodeType] | None:
-    """Module name and code of the function behind a callback: a task's coroutine, a function, a bound method."""
-    task = task_of(callback)
-    if task is not None:
-        coroutine = task.get_coro()
-        frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
-        code = getattr(coroutine, "cr_code", None) or getattr(coroutine, "gi_code", None)
-        if code is None:
-            return None
-        return (frame.f_globals.get("__name__") if frame is not None else None), code
-    function = getattr(callback, "func", callback)
-    function = getattr(function, "__func__", function)
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return None
-    return getattr(function, "__module__", None), code

@@ -12,7 +12,9 @@ import threading
 from typing import Final
 
 from aiocop._stdlib import allocate_lock, current_frames, perf_counter_ns, thread_time_ns
-from aiocop.slice import MAX_SAMPLES_PER_SLICE, LoopThread, Sample, Slices
+from aiocop.attribution import Moment, Sample
+from aiocop.loop_thread import LoopThread
+from aiocop.slice import MAX_SAMPLES_PER_SLICE, Slices
 from aiocop.traces import MAX_SITE_FRAMES
 
 THREAD_NAME: Final = "aiocop-watchdog"
@@ -108,6 +110,7 @@ class Watchdog:
                 self._sample(thread, started_ns)
                 next_ns = max(self.interval_ns, age_ns // 16)
             else:
+                thread.glimpse = Moment(perf_counter_ns(), thread.clock.read())
                 next_ns = arm_ns - age_ns
             wait_ns = next_ns if wait_ns is None else min(wait_ns, next_ns)
         return wait_ns

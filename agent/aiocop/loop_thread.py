@@ -1,0 +1,108 @@
+"""The state of one thread that runs event loops: its running slice, and what it counted.
+
+Who writes what. A LoopThread belongs to its thread; the watchdog's thread reads `started_ns` and `operation`, and
+writes `glimpse` and `samples`; a sample names the slice it saw, so that a late one is told from one of the next slice.
+"""
+
+from bisect import bisect_right
+from typing import TYPE_CHECKING, Any
+
+from aiocop._stdlib import get_ident
+from aiocop.aggregate import CounterTable, SiteCounters
+from aiocop.thread_clock import ThreadClock
+from aiocop_wire import UPPER_EDGES_NS
+
+if TYPE_CHECKING:
+    from aiocop.attribution import Moment, Sample
+    from aiocop.catalogue import Operation
+    from aiocop.events import BlockingCall
+
+
+class LoopThread(CounterTable):
+    """The state of one thread that runs event loops, and what it counted."""
+
+    __slots__ = (
+        "calls",
+        "clock",
+        "glimpse",
+        "ident",
+        "last_unmeasured",
+        "loop",
+        "nested_ns",
+        "operation",
+        "provided",
+        "raised",
+        "raising",
+        "samples",
+        "started_ns",
+        "starved_ns",
+        "touched",
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ident = get_ident()
+        self.clock = ThreadClock()
+        self.glimpse: Moment | None = None
+        """The thread's times when the watchdog last saw it in a young slice, or when a slow slice ended."""
+        self.loop = ""
+        """The kind of loop that ran here last; empty before the first slow or blocking slice."""
+        self.started_ns = 0
+        """perf_counter_ns at the start of the running slice, which names it; 0 between slices."""
+        self.starved_ns = 0
+        """Time of slow slices in which the host gave this thread no CPU."""
+        self.operation: Operation | None = None
+        """The wrapped call that is running."""
+        self.nested_ns = 0
+        """Time of the wrapped calls that ended inside the running one (or inside the slice, where none is running)."""
+        self.touched: list[SiteCounters] = []
+        """Counters this slice changed."""
+        self.last_unmeasured: SiteCounters | None = None
+        """The last site that only the audit hook saw: the samples after it may show that it is still running."""
+        self.calls: list[BlockingCall] = []
+        self.provided: dict[str, Any] | None = None
+        """Context as the providers gave it at the first blocking call of the slice."""
+        self.raised: tuple[BaseException, Any] | None = None
+        """The last exception of a uvloop callback, and the callback."""
+        self.raising = False
+        self.samples: list[Sample] = []
+
+    def record(self, counters: SiteCounters, own_ns: int) -> None:
+        """Count one measured call: `own_ns` is its time without the wrapped calls inside it."""
+        counters.count += 1
+        counters.blocked_ns += own_ns
+        bins = counters.bins
+        index = bisect_right(UPPER_EDGES_NS, own_ns)
+        bins[index] = bins.get(index, 0) + 1
+        maximum_ns = counters.maximum_ns
+        if own_ns > maximum_ns[0]:
+            maximum_ns[0] = own_ns
+        if counters.slice_started_ns == self.started_ns:
+            counters.slice_blocked_ns += own_ns
+            counters.slice_count += 1
+        else:
+            counters.slice_started_ns = self.started_ns
+            counters.slice_blocked_ns = own_ns
+            counters.slice_count = 1
+            self.touched.append(counters)
+
+    def record_start(self, counters: SiteCounters) -> None:
+        """Count one call of which only the start was seen."""
+        counters.count += 1
+        self.last_unmeasured = counters
+        if counters.slice_started_ns == self.started_ns:
+            counters.slice_count += 1
+        else:
+            counters.slice_started_ns = self.started_ns
+            counters.slice_blocked_ns = 0
+            counters.slice_count = 1
+            self.touched.append(counters)
+
+    def add_time(self, counters: SiteCounters, blocked_ns: int) -> None:
+        """Give time to a call that was counted when it started."""
+        counters.blocked_ns += blocked_ns
+        counters.slice_blocked_ns += blocked_ns
+        index = bisect_right(UPPER_EDGES_NS, blocked_ns)
+        counters.bins[index] = counters.bins.get(index, 0) + 1
+        if blocked_ns > counters.maximum_ns[0]:
+            counters.maximum_ns[0] = blocked_ns
