@@ -1,11 +1,13 @@
 """What the detector sees, on both loops: the right line, the right time, one event per freeze, and no innocents."""
 
 import asyncio
+import contextvars
 import hashlib
 import json
 import os
 import queue
 import re
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -219,8 +221,6 @@ def test_every_way_to_run_a_callback_is_one_slice(loop, how):
         elif how == "call_at":
             running.call_at(running.time() + 0.01, blocks)
         elif how == "signal":
-            import signal  # noqa: PLC0415 - only here
-
             running.add_signal_handler(signal.SIGUSR1, blocks)
             os.kill(os.getpid(), signal.SIGUSR1)
         else:
@@ -369,8 +369,6 @@ def test_a_broken_callback_harms_nobody(loop, caplog):
 
 
 def test_context_comes_from_the_providers_in_the_task_s_own_context(loop):
-    import contextvars  # noqa: PLC0415 - only here
-
     request = contextvars.ContextVar("request", default=None)
 
     async def handles():
