@@ -20,6 +20,8 @@ say() { printf 'containers: %s\n' "$*"; }
 
 skip() {
     printf 'containers: SKIPPED: %s\n' "$*" >&2
+    mkdir -p "$cache"
+    printf '%s\n' "$*" >"$cache/skipped" # for .ci/run: make turns every status into 2
     exit 77
 }
 
@@ -116,6 +118,7 @@ make_image() {
     rm -rf "$root"
 }
 
+rm -f "$cache/skipped"
 trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
