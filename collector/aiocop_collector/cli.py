@@ -15,7 +15,6 @@ import typer
 
 from aiocop_collector.errors import CollectorError
 from aiocop_collector.hotspots_command import hotspots
-from aiocop_collector.hotspots_command import hotspots
 from aiocop_collector.probe import wait_until_ready
 from aiocop_collector.serve import serve
 from aiocop_collector.settings import load_settings
@@ -136,9 +135,6 @@ def _health(
         typer.echo(f"aiocop-collector: {url} is not ready: {reason}", err=True)
         raise typer.Exit(_UNREACHABLE)
     typer.echo("ready")
-
-
-app.command(name="hotspots")(hotspots)
 
 
 app.command(name="hotspots")(hotspots)

@@ -24,11 +24,16 @@ _MAX_SPAN_MS: Final = 60_000
 _MAX_TOTAL: Final = 1 << 42
 """Most that one commit adds to one number (50 days, in microseconds): a hostile agent cannot make a day's column
 overflow, which would make the database refuse everybody else's reports for it."""
+_SPAN_STEP: Final = 8  # spans start and end at multiples of it, so that there are at most 66 statements
 _MINUTE_S: Final = 60
 _DAY_S: Final = 86_400
 
 Key = tuple[int, int, int]
 """(bucket_s, site_id, release_id): the primary key of roll-ups and histograms."""
+
+
+Span = tuple[int, int]
+"""First bin, and the one after the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +122,7 @@ class Fold:
         """By site, of what was counted."""
         self.service_of: dict[int, int] = {}
         """By site, of what was counted."""
-        self.presence: set[tuple[int, int, str]] = set()
-        """(day_s, site_id, agent_id)"""
+        self._seen_on: dict[tuple[int, str], set[int]] = {}
         self.events: list[SampledEvent] = []
         self.clocks_clamped = 0
 
@@ -147,9 +151,9 @@ class Fold:
         second = sighting.first_seen_ms // 1000
         minute_s = second - second % _MINUTE_S
         day_s = second - second % _DAY_S
-        counters, all_bins, presence = self._counters, self._bins, self.presence
-        for delta in report.deltas:
-            site_id = site_id_of(service_id, delta.site_id)
+        counters, all_bins = self._counters, self._bins
+        site_ids = [site_id_of(service_id, delta.site_id) for delta in report.deltas]
+        for site_id, delta in zip(site_ids, report.deltas, strict=True):
             key = (minute_s, site_id, release_id)
             row = counters.get(key)
             if row is None:
@@ -159,13 +163,15 @@ class Fold:
                 row[0] += delta.count
                 row[1] += delta.slow_count
                 row[2] += delta.blocked_us
-                row[3] = max(row[3], delta.max_us)
+                if delta.max_us > row[3]:
+                    row[3] = delta.max_us
                 bins = all_bins[key]
             sparse = delta.bins
             for position in range(0, len(sparse), 2):
                 index = sparse[position]
                 bins[index] = bins.get(index, 0) + sparse[position + 1]
-            presence.add((day_s, site_id, reporter.agent_id))
+        self._seen_on.setdefault((day_s, reporter.agent_id), set()).update(site_ids)
+        for site_id in site_ids:
             self._sight(reporter, site_id, sighting)
 
     def _add_event(
@@ -185,6 +191,10 @@ class Fold:
         else:
             known.widen(sighting)
 
+    def presence(self) -> set[tuple[int, int, str]]:
+        """Rows of presence: (day_s, site_id, agent_id)."""
+        return {(day_s, site_id, agent_id) for (day_s, agent_id), sites in self._seen_on.items() for site_id in sites}
+
     def rollups(self, resolution: Resolution) -> list[tuple[int, ...]]:
         """Rows of a roll-up table, in the order of its columns, sorted by key."""
         merged: dict[Key, list[int]] = {}
@@ -199,8 +209,12 @@ class Fold:
                 known[3] = max(known[3], row[3])
         return [(*key, *[min(value, _MAX_TOTAL) for value in merged[key]]) for key in sorted(merged)]
 
-    def histograms(self, resolution: Resolution) -> list[tuple[int | None, ...]]:
-        """Rows of a histogram table, sorted by key; an empty bin is None. A site that sent no bins has no row."""
+    def histograms(self, resolution: Resolution) -> dict[Span, list[tuple[int | None, ...]]]:
+        """Rows of a histogram table by the span of bins they fill: the key, then a value for each bin of the span.
+
+        A row fills few of the 86 columns, and binding and merging all of them measured five times slower. A site that
+        sent no bins has no row.
+        """
         merged: dict[Key, dict[int, int]] = {}
         for (bucket_s, site_id, release_id), bins in self._bins.items():
             if not bins:
@@ -208,12 +222,15 @@ class Fold:
             known = merged.setdefault((bucket_s - bucket_s % resolution.seconds, site_id, release_id), {})
             for index, count in bins.items():
                 known[index] = known.get(index, 0) + count
-        rows: list[tuple[int | None, ...]] = []
+        rows: dict[Span, list[tuple[int | None, ...]]] = {}
         for key in sorted(merged):
-            dense: list[int | None] = [None] * BIN_COUNT
-            for index, count in merged[key].items():
-                dense[index] = min(count, _MAX_TOTAL)
-            rows.append((*key, *dense))
+            bins = merged[key]
+            first = min(bins) // _SPAN_STEP * _SPAN_STEP
+            end = min((max(bins) // _SPAN_STEP + 1) * _SPAN_STEP, BIN_COUNT)
+            values: list[int | None] = [None] * (end - first)
+            for index, count in bins.items():
+                values[index - first] = min(count, _MAX_TOTAL)
+            rows.setdefault((first, end), []).append((*key, *values))
         return rows
 
     def event_rows(self, hotspot_of: Mapping[int, int]) -> list[tuple[Any, ...]]:

@@ -39,13 +39,14 @@ class Statements:
             return ", ".join(f"${index}" for index in range(start, start + count))
         return ", ".join("?" * count)
 
-    def upsert(self, table: Table, merge: Mapping[str, str]) -> str:
-        """Insert a whole row in the order of the table's columns; on a conflict of keys change what `merge` names.
+    def upsert(self, table: Table, merge: Mapping[str, str], *, columns: Sequence[str] | None = None) -> str:
+        """Insert a row; on a conflict of keys change what `merge` names. An empty `merge` leaves the row there alone.
 
-        An empty `merge` leaves the row that is there alone.
+        Parameters are in the order of `columns`; without them, of all the table's columns.
         """
         name = self._quote(table.name)
-        columns = ", ".join(self._quote(column.name) for column in table.columns)
+        inserted = [column.name for column in table.columns] if columns is None else list(columns)
+        names = ", ".join(self._quote(column) for column in inserted)
         key = ", ".join(self._quote(column.name) for column in table.primary_key.columns)
         changes = ", ".join(
             f"{self._quote(column)} = "
@@ -55,8 +56,8 @@ class Statements:
             for column, rule in merge.items()
         )
         action = f"UPDATE SET {changes}" if changes else "NOTHING"
-        values = self.placeholders(len(table.columns))
-        return f"INSERT INTO {name} ({columns}) VALUES ({values}) ON CONFLICT ({key}) DO {action}"  # noqa: S608 names of our own tables
+        values = self.placeholders(len(inserted))
+        return f"INSERT INTO {name} ({names}) VALUES ({values}) ON CONFLICT ({key}) DO {action}"  # noqa: S608 names of our own tables
 
     def update(self, table: Table, columns: Sequence[str]) -> str:
         """Set `columns` of the row whose key is the last parameter."""

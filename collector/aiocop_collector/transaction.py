@@ -25,7 +25,7 @@ MAX_TRACES_PER_SITE: Final = 20
 
 _MAX_REMEMBERED_PRESENCE: Final = 100_000
 _ROLLUP_MERGE: Final = {"count": ADD, "slow_count": ADD, "blocked_us": ADD, "max_us": LARGEST}
-_BIN_MERGE: Final = dict.fromkeys(schema.BIN_COLUMNS, ADD_BIN)
+_KEY: Final = ("bucket_s", "site_id", "release_id")
 _SEEN_MERGE: Final = {"first_seen_ms": SMALLEST, "last_seen_ms": LARGEST}
 
 
@@ -66,6 +66,7 @@ class Transaction:
         self._memory = memory
         self._now_ms = now_ms
         self._fold = Fold(memory.site_ids, now_ms=now_ms)
+        self._presence: frozenset[tuple[int, int, str]] = frozenset()
         self._defined: dict[int, Defined] = {}
         self._traces: dict[int, tuple[Any, ...]] = {}
         self._services: dict[int, tuple[Any, ...]] = {}
@@ -83,6 +84,7 @@ class Transaction:
         await self._write(schema.services, _SEEN_MERGE, self._services)
         await self._write(schema.releases, _SEEN_MERGE, self._releases)
         sites = await write_sites(self._connection, self._statements, self._fold, self._defined, self._memory.sites)
+        self._presence = frozenset(self._fold.presence())
         await self._write_counts()
         await self._write_traces()
         await self._write_events(sites.hotspot_of)
@@ -90,7 +92,7 @@ class Transaction:
         return Outcome(
             committed={record.identity.instance: record.delivery.committed_sequence for record in records.values()},
             sites=sites.learned,
-            presence=frozenset(self._fold.presence),
+            presence=self._presence,
             clocks_clamped=self._fold.clocks_clamped,
             sites_unknown=sites.unknown,
         )
@@ -129,10 +131,14 @@ class Transaction:
             await self._execute(
                 self._statements.upsert(resolution.rollups, _ROLLUP_MERGE), self._fold.rollups(resolution)
             )
-            await self._execute(
-                self._statements.upsert(resolution.histograms, _BIN_MERGE), self._fold.histograms(resolution)
-            )
-        new = sorted(self._fold.presence - self._memory.presence)
+            # The order of these does not matter: who writes a histogram's row holds the roll-up's row of the same key.
+            for (first, end), rows in self._fold.histograms(resolution).items():
+                bins = schema.BIN_COLUMNS[first:end]
+                statement = self._statements.upsert(
+                    resolution.histograms, dict.fromkeys(bins, ADD_BIN), columns=[*_KEY, *bins]
+                )
+                await self._execute(statement, rows)
+        new = sorted(self._presence - self._memory.presence)
         await self._execute(self._statements.upsert(schema.presence, {}), new)
 
     async def _write_traces(self) -> None:
