@@ -17,6 +17,7 @@ aiocop.start(service="shop")
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Everything slow about starting and stopping happens in a thread: the loop serves nobody yet, but is watched."""
     app.state.shop = await asyncio.to_thread(open_shop)
+    asyncio.get_running_loop().set_default_executor(app.state.shop.pool)
     yield
     app.state.shop.carts.close()
     await app.state.shop.client.aclose()

@@ -3,6 +3,8 @@
 import os
 import sqlite3
 import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from shop.stock import Stock
 PARTNERS_URL_VARIABLE = "SHOP_PARTNERS_URL"
 """Environment variable: where the bank, the supplier, the mail provider and the carrier answer."""
 
+_THREADS = 4
 _CUSTOMER_COUNT = 3_000
 _ORDER_COUNT = 120_000
 _REGIONS = ("north", "east", "south", "west")
@@ -45,7 +48,16 @@ def open_shop() -> Shop:
         client=httpx.AsyncClient(base_url=partners_url, timeout=10),
         stock=Stock(f"{partners_url}/supplier/stock"),
         carts=Carts(root / "expired.jsonl"),
+        pool=_started_pool(),
     )
+
+
+def _started_pool() -> ThreadPoolExecutor:
+    """The threads of asyncio.to_thread, all running. One that is started for a request makes the loop wait for it."""
+    pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="shop")
+    all_run = threading.Barrier(_THREADS)
+    list(pool.map(lambda _: all_run.wait(), range(_THREADS)))
+    return pool
 
 
 def _make_database(path: Path) -> None:

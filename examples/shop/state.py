@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 if TYPE_CHECKING:
     import tempfile
+    from concurrent.futures import ThreadPoolExecutor
     from pathlib import Path
 
     import httpx
@@ -29,9 +30,10 @@ class Shop:
     client: httpx.AsyncClient
     stock: Stock
     carts: Carts
+    pool: ThreadPoolExecutor
 
     def close(self) -> None:
-        """Stop the stock-taking thread and remove the folder. The client is closed on its loop."""
+        """Stop the stock-taking thread and remove the folder. The client and the pool are closed with their loop."""
         self.stock.close()
         self.folder.cleanup()
 
