@@ -40,14 +40,15 @@ def cut(
     """Parts that together hold everything, each with those definitions of `define` that it uses."""
     cutter = _Cutter(define, budget_bytes - _ENVELOPE_BYTES)
     for delta in deltas:
-        yield from cutter.add((delta,), (), _DELTA_BYTES + 3 * len(delta.bins))
+        yield from cutter.add_delta(delta)
     for event in events:
-        fitted = fit_event(event)
-        yield from cutter.add((), (fitted,), _event_bytes(fitted))
+        yield from cutter.add_event(fit_event(event))
     yield from cutter.rest()
 
 
 class _Cutter:
+    """Fills one part after the other."""
+
     def __init__(self, define: Define, budget_bytes: int) -> None:
         self._budget_bytes = budget_bytes
         self._sites = {site.site_id: fit_site(site) for site in define.sites}
@@ -61,26 +62,48 @@ class _Cutter:
         self._part_sites: dict[int, SiteDefinition] = {}
         self._part_traces: dict[int, TraceDefinition] = {}
 
-    def add(self, deltas: tuple[SiteDelta, ...], events: tuple[SlowEvent, ...], own_bytes: int) -> Iterator[Part]:
-        sites = {number: self._sites[number] for number in used_sites(deltas, events) if number in self._sites}
-        traces = {number: self._traces[number] for number in used_traces(events) if number in self._traces}
-        if self._bytes + own_bytes + self._missing_bytes(sites, traces) > self._budget_bytes:
-            yield from self.rest()
-        self._bytes += own_bytes + self._missing_bytes(sites, traces)
-        self._part_deltas += deltas
-        self._part_events += events
+    def add_delta(self, delta: SiteDelta) -> tuple[Part, ...]:
+        """Take `delta`; the part that was full before it, if it was. Runs per site and second."""
+        own_bytes = _DELTA_BYTES + 3 * len(delta.bins)
+        site = self._sites.get(delta.site_id)
+        sites = {} if site is None else {site.site_id: site}
+        full = self._make_room(own_bytes, sites, {})
+        self._part_deltas.append(delta)
+        return full
+
+    def add_event(self, event: SlowEvent) -> tuple[Part, ...]:
+        """The same with a slow event."""
+        sites = {number: self._sites[number] for number in used_sites((), (event,)) if number in self._sites}
+        traces = {number: self._traces[number] for number in used_traces((event,)) if number in self._traces}
+        full = self._make_room(_event_bytes(event), sites, traces)
+        self._part_events.append(event)
+        return full
+
+    def _make_room(
+        self, own_bytes: int, sites: dict[int, SiteDefinition], traces: dict[int, TraceDefinition]
+    ) -> tuple[Part, ...]:
+        full: tuple[Part, ...] = ()
+        missing_bytes = self._missing_bytes(sites, traces) if sites or traces else 0
+        if self._bytes + own_bytes + missing_bytes > self._budget_bytes:
+            full = self.rest()
+            missing_bytes = self._missing_bytes(sites, traces) if sites or traces else 0
+        self._bytes += own_bytes + missing_bytes
         self._part_sites.update(sites)
         self._part_traces.update(traces)
+        return full
 
-    def rest(self) -> Iterator[Part]:
-        if self._part_deltas or self._part_events:
-            yield Part(
-                tuple(self._part_deltas),
-                tuple(self._part_events),
-                tuple(self._part_sites.values()),
-                tuple(self._part_traces.values()),
-            )
-            self._start()
+    def rest(self) -> tuple[Part, ...]:
+        """The part begun, and begin another."""
+        if not self._part_deltas and not self._part_events:
+            return ()
+        part = Part(
+            tuple(self._part_deltas),
+            tuple(self._part_events),
+            tuple(self._part_sites.values()),
+            tuple(self._part_traces.values()),
+        )
+        self._start()
+        return (part,)
 
     def _missing_bytes(self, sites: dict[int, SiteDefinition], traces: dict[int, TraceDefinition]) -> int:
         return sum(_site_bytes(site) for number, site in sites.items() if number not in self._part_sites) + sum(

@@ -73,6 +73,15 @@ class Ledger:
             self._in_flight_events -= events
             self._delivered_events += events
 
+    def drop_in_flight(self, calls: int, events: int, reason: str) -> None:
+        """A report that will not be sent again. Its events are counted as `reason` with the suffix of events."""
+        with self._lock:
+            self._in_flight -= calls
+            self._in_flight_events -= events
+            for name, count in ((reason, calls), (reason + EVENTS_SUFFIX, events)):
+                if count:
+                    self._own_dropped[name] = self._own_dropped.get(name, 0) + count
+
     def dropped(self) -> dict[str, int]:
         """Totals by reason, the source's and the shipper's."""
         with self._lock:

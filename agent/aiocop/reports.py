@@ -8,6 +8,8 @@ from aiocop.pending import PendingWindow
 from aiocop_wire import Define, Health, Report, SiteDelta, SlowEvent, encode, frame
 from aiocop_wire.limits import MAX_MESSAGE_BYTES
 
+LENGTH_BYTES: Final = 4
+"""The length prefix of framed data."""
 _MAX_DELTAS: Final = 5_000
 _MAX_EVENTS: Final = 250
 _MAX_DEFINITIONS: Final = 1_000

@@ -10,25 +10,18 @@ connection left open; `abandon` is for the child.
 
 import threading
 from collections.abc import Callable
-from select import POLLIN
 from typing import Final
 
 from aiocop._stdlib import (
     LockType,
     RLock,
     allocate_lock,
-    close,
     get_ident,
     monotonic_ns,
-    pipe,
-    poll,
-    read,
-    set_blocking,
     sleep,
     stat,
     thread_time_ns,
     time_ns,
-    write,
 )
 from aiocop.ledger import Ledger
 from aiocop.pending import MINUTE_MS, PendingEvents, PendingWindow, PendingWindows
@@ -37,6 +30,7 @@ from aiocop.shipping_statistics import ShippingStatistics
 from aiocop.transport import NEVER_NS, ONE_MS_NS, ONE_S_NS, REFUSED, STOPPED, WAITING, Transport, logger
 from aiocop.udp_transport import UdpTransport
 from aiocop.unix_transport import UnixTransport
+from aiocop.waker import Waker
 from aiocop_wire import Address, Health, Identity, UdpAddress, UnixAddress
 
 __all__ = ["ReportSource", "Shipper", "Window"]
@@ -92,13 +86,12 @@ class Shipper:
         self._events = PendingEvents()
         # Re-entrant, because a signal handler may flush or stop while the thread it interrupted does.
         self._lifecycle = RLock()  # held by start, stop, pause and resume, never by the thread
-        self._requests_lock = RLock()  # guards _new_requests and the pipe's descriptors
+        self._requests_lock = RLock()  # guards _new_requests, and that none comes after the last
         self._new_requests: list[_FlushRequest] = []
         self._requests: list[_FlushRequest] = []  # this and the next three: the thread's own
         self._stop_request: _FlushRequest | None = None
         self._next_hurry_ns = 0
-        self._wake_fd = -1
-        self._wait_fd = -1
+        self._waker = Waker()
         self._thread: threading.Thread | None = None
         self._stopped = False
         self._pausing = False  # written before waking the thread, read by it; so is the next
@@ -119,11 +112,9 @@ class Shipper:
         Raises OSError where the process has no descriptor left, RuntimeError where it can have no more threads.
         """
         with self._lifecycle:
-            if self._wake_fd >= 0 or self._stopped:
+            if self._waker.is_open or self._stopped:
                 return
-            self._wait_fd, self._wake_fd = pipe()
-            set_blocking(self._wait_fd, False)
-            set_blocking(self._wake_fd, False)
+            self._waker.open()
             self._window_started_ms = self._wall_clock_ns() // ONE_MS_NS
             self._next_take_ns = monotonic_ns() + self._interval_ns
             try:
@@ -148,10 +139,10 @@ class Shipper:
             return False
         request = _FlushRequest()
         with self._requests_lock:
-            if self._wake_fd < 0:
+            if not self._waker.is_open:
                 return False
             self._new_requests.append(request)
-        self._wake()
+        self._waker.wake()
         return request.wait(timeout_s)
 
     def stop(self, timeout_s: float) -> bool:
@@ -169,7 +160,7 @@ class Shipper:
             if thread is None or thread.ident == get_ident():
                 return self._settled_at_stop or self._ledger.balance().pending == 0
             self._stop_by_ns = deadline_ns
-            self._wake()
+            self._waker.wake()
             thread.join(max(0.0, timeout_s) + 0.25)
             if not thread.is_alive():
                 self._thread = None
@@ -186,7 +177,7 @@ class Shipper:
             if thread is None or thread.ident == get_ident() or self._stopped:
                 return
             self._pausing = True
-            self._wake()
+            self._waker.wake()
             thread.join(_PAUSE_S)
             if not thread.is_alive():
                 self._thread = None
@@ -214,10 +205,7 @@ class Shipper:
         self._stopped = True
         self._thread = None
         self._transport.abandon()
-        for descriptor in (self._wait_fd, self._wake_fd):
-            if descriptor >= 0:
-                close(descriptor)
-        self._wait_fd = self._wake_fd = -1
+        self._waker.abandon()
 
     def statistics(self) -> ShippingStatistics:
         """One consistent look, from any thread."""
@@ -234,7 +222,7 @@ class Shipper:
             reports_sent=transport.reports_sent,
             reports_acknowledged=transport.reports_acknowledged,
             bytes_sent=transport.bytes_sent,
-            connection=transport.state if self._wake_fd >= 0 else STOPPED,
+            connection=transport.state if self._waker.is_open else STOPPED,
             collector=transport.address,
             connection_failures=transport.failures,
             last_error=transport.last_error,
@@ -245,14 +233,6 @@ class Shipper:
         health = self._source.health()
         own_cpu_us = (self._past_threads_cpu_ns + self._thread_cpu_ns) // 1000
         return Health(health.recorded, health.slices, health.agent_cpu_us + own_cpu_us)
-
-    def _wake(self) -> None:
-        with self._requests_lock:
-            if self._wake_fd >= 0:
-                try:
-                    write(self._wake_fd, b"\0")
-                except BlockingIOError:
-                    return  # the pipe is full of wake-ups
 
     # The thread
 
@@ -271,7 +251,7 @@ class Shipper:
                 if finished:
                     self._close()
                     return
-                mask = self._wait(wait_ns)
+                mask = self._waker.wait(wait_ns, self._transport.descriptor(), self._transport.interest())
         finally:
             self._past_threads_cpu_ns += thread_time_ns()
             self._thread_cpu_ns = 0
@@ -376,21 +356,6 @@ class Shipper:
             until_ns = min(until_ns, self._next_hurry_ns)
         return max(0, until_ns - now_ns)
 
-    def _wait(self, wait_ns: int) -> int:
-        """Sleep until something happens; what happened at the transport's descriptor."""
-        poller = poll()
-        poller.register(self._wait_fd, POLLIN)
-        descriptor = self._transport.descriptor()
-        if descriptor >= 0:
-            poller.register(descriptor, self._transport.interest())
-        mask = 0
-        for ready, ready_mask in poller.poll((wait_ns + ONE_MS_NS - 1) // ONE_MS_NS):
-            if ready == self._wait_fd:
-                read(self._wait_fd, 4096)
-            else:
-                mask = ready_mask
-        return mask
-
     def _note_error(self, error: Exception) -> None:
         self._transport.break_off(monotonic_ns(), f"{type(error).__name__}: {error}")
         if not self._logged_error:
@@ -400,9 +365,7 @@ class Shipper:
     def _close(self) -> None:
         self._transport.close()
         with self._requests_lock:
-            close(self._wait_fd)
-            close(self._wake_fd)
-            self._wait_fd = self._wake_fd = -1
+            self._waker.close()
             unanswered = self._requests + self._new_requests
             self._requests, self._new_requests = [], []
         for request in unanswered:

@@ -22,7 +22,7 @@ from aiocop._stdlib import raw_socket
 from aiocop.ledger import Ledger
 from aiocop.pending import PendingWindow
 from aiocop.report_source import ReportSource
-from aiocop.reports import FrozenReport, freeze, freeze_definitions
+from aiocop.reports import LENGTH_BYTES, FrozenReport, freeze, freeze_definitions
 from aiocop.transport import CONNECTED, GREETING, NEVER_NS, ONE_S_NS, REFUSED, STOPPED, WAITING, Backoff, logger
 from aiocop_wire import (
     Ack,
@@ -54,6 +54,7 @@ _MAX_INCOMING_MESSAGE_BYTES: Final = 1 << 14
 _MAX_DEFINED: Final = 50_000
 _RECEIVE_BYTES: Final = 1 << 16
 _MAX_INCOMING_BYTES_PER_S: Final = 1 << 17
+_REFUSED_REASON: Final = "refused"
 _WOULD_BLOCK: Final = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
 
 
@@ -269,10 +270,21 @@ class UnixTransport:
                 minutes,
             )
         self._disconnect()
+        self._drop_unreadable()
         self.state = REFUSED
         self.failures += 1
         self.last_error = f"refused: {reason}"
         self._deadline_ns = now_ns + _REFUSED_WAIT_NS
+
+    def _drop_unreadable(self) -> None:
+        """A report that breaks the protocol by a mistake of ours would be refused for ever, and all after it wait."""
+        for report in list(self._unacknowledged):
+            try:
+                decode(memoryview(report.data)[LENGTH_BYTES:])
+            except WireError:
+                self._unacknowledged.remove(report)
+                self._unacknowledged_bytes -= len(report.data)
+                self._ledger.drop_in_flight(report.calls, report.events, _REFUSED_REASON)
 
     # Writing
 

@@ -59,7 +59,7 @@ def test_a_definition_crosses_a_connection_once(source, socket_path):
             assert shipper.flush(30)
         kinds = [type(decode(data)).__name__ for data in peer.received_frames]
         assert kinds.count("Define") == 1
-        assert kinds[:2] == ["Hello", "Define"]
+        assert kinds.count("Report") >= 4
 
 
 def test_it_ships_every_interval_without_being_asked(source, socket_path):

@@ -105,6 +105,24 @@ def test_a_refusal_is_one_warning_and_not_asked_again_for_minutes(source, socket
     assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == 1
 
 
+def test_a_report_that_nobody_can_read_is_dropped_by_name_and_the_next_ones_go_on(source, socket_path):
+    """Only a defect of ours can make one; without this it would be refused for ever."""
+    shipper = make_shipper(source, socket_path, interval_s=60)
+    with UnixPeer(socket_path, manner=Manner(refuses_unreadable=True)) as peer:
+        shipper.start()
+        source.count(1, times=5)
+        source.spoil_next_window(calls=3)
+        assert shipper.flush(0.5) is False
+        statistics = wait_until(
+            lambda: (now := shipper.statistics()).dropped.get("refused") and now, "the report to be given up"
+        )
+        assert statistics.connection == "refused"
+        assert statistics.dropped["refused"] == statistics.recorded == 8
+        assert_balanced(statistics)
+        assert peer.store.total == 0
+        shipper.stop(1)
+
+
 def test_a_collector_that_restarts_is_not_worth_a_warning(source, socket_path, caplog):
     store = Store()
     with UnixPeer(socket_path, store=store) as peer, running_shipper(source, socket_path) as shipper:

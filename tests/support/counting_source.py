@@ -28,6 +28,7 @@ class CountingSource:
         self._counts: dict[int, int] = {}
         self._events: list[SlowEvent] = []
         self._recorded = 0
+        self._spoiled = False
         self.dropped: dict[str, int] = {}
         self.takes = 0
         self.totals: dict[int, int] = {}
@@ -63,6 +64,12 @@ class CountingSource:
             self.dropped[reason] = self.dropped.get(reason, 0) + calls
             self._recorded += calls
 
+    def spoil_next_window(self, calls: int) -> None:
+        """Count `calls` in a way that breaks the protocol: as a time that is negative."""
+        self.count(0, calls)
+        with self._lock:
+            self._spoiled = True
+
     @staticmethod
     def definition(site: int) -> SiteDefinition:
         frames = (Frame("socket.py", 836, "create_connection", 2), Frame("shop/orders.py", site + 1, "create_order"))
@@ -87,8 +94,10 @@ class CountingSource:
             events, self._events = self._events, []
             self.takes += 1
             one_ms_bin = bin_of(1_000_000)
+            call_us, self._spoiled = (-1, False) if self._spoiled else (1000, False)
             deltas = tuple(
-                SiteDelta(number, count, 0, 1000 * count, 1000, (one_ms_bin, count)) for number, count in counts.items()
+                SiteDelta(number, count, 0, call_us * count, 1000, (one_ms_bin, count))
+                for number, count in counts.items()
             )
             return Window(deltas, tuple(events), dict(self.dropped))
 

@@ -22,6 +22,7 @@ from aiocop_wire import (
     Report,
     SlowEvent,
     Welcome,
+    WireError,
     decode,
     encode,
     frame,
@@ -65,6 +66,8 @@ class Manner:
     closes_after_reports: int = -1
     """Close the connection after so many reports, before they are committed."""
     reads: bool = True
+    refuses_unreadable: bool = False
+    """Answer what cannot be decoded with a refusal, as the real collector does, and not with a failed test."""
 
 
 class UnixPeer:
@@ -84,7 +87,7 @@ class UnixPeer:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(path))
         self._listener.listen(16)
-        self._start(self._accept)
+        self._accepting = self._start(self._accept)
 
     def __enter__(self) -> "UnixPeer":
         return self
@@ -98,6 +101,7 @@ class UnixPeer:
         self._closed.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
+        self._accepting.join(30)  # before the connections are dropped, so that none comes after
         self._listener.close()
         self.path.unlink(missing_ok=True)
         self.drop_connections()
@@ -116,10 +120,11 @@ class UnixPeer:
     def connections(self) -> int:
         return len(self.hellos)
 
-    def _start(self, target: object, *arguments: object) -> None:
+    def _start(self, target: object, *arguments: object) -> threading.Thread:
         thread = threading.Thread(target=self._guard, args=(target, *arguments), name="unix-peer", daemon=True)
         self._threads.append(thread)
         thread.start()
+        return thread
 
     def _guard(self, target: object, *arguments: object) -> None:
         try:
@@ -151,7 +156,14 @@ class UnixPeer:
                     return
                 for message in reader.feed(data):
                     self.received_frames.append(message)
-                    if not self._handle(connection, state, decode(message)):
+                    try:
+                        decoded = decode(message)
+                    except WireError as error:
+                        if not manner.refuses_unreadable:
+                            raise
+                        connection.sendall(frame(encode(Refused(error.reason, str(error)))))
+                        return
+                    if not self._handle(connection, state, decoded):
                         return
 
     def _handle(self, connection: socket.socket, state: "_Connection", message: Message) -> bool:
