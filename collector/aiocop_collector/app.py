@@ -39,7 +39,12 @@ def create_app(settings: Settings) -> FastAPI:
             await collector.stop()
 
     app = FastAPI(
-        title="aiocop collector", description=_DESCRIPTION, version=__version__, lifespan=lifespan, redoc_url=None
+        title="aiocop collector",
+        description=_DESCRIPTION,
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.collector = collector
     app.include_router(build_health_router(collector))

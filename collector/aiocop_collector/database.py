@@ -1,5 +1,6 @@
 """Opening the database: from the URL a person writes to an engine that is migrated and safe to acknowledge from."""
 
+import contextlib
 import importlib.util
 import sqlite3
 from pathlib import Path
@@ -52,7 +53,7 @@ async def prepare(engine: AsyncEngine) -> None:
     url = engine.url
     try:
         if url.get_backend_name() == "sqlite" and url.database is not None:
-            Path(url.database).parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+            _try_file(Path(url.database))
         async with engine.connect() as connection:
             await connection.execution_options(**{WRITES: True})
             async with connection.begin():
@@ -106,6 +107,14 @@ def _normalise(url: str) -> URL:
     elif importlib.util.find_spec("asyncpg") is None:
         raise SettingsError("--database: PostgreSQL needs an extra: pip install 'aiocop-telemetry[postgres]'")
     return target
+
+
+def _try_file(path: Path) -> None:
+    """Open the file once without aiosqlite, whose thread outlives an event loop that ends over a failed connection."""
+    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    with contextlib.closing(sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S)) as connection:
+        for pragma in _PRAGMAS:
+            connection.execute(pragma)
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

@@ -100,8 +100,9 @@ async def _plan(connection: AsyncConnection, fold: Fold, defined: Mapping[int, D
         sighting = fold.sightings.get(site_id, item.sighting)
         if before is not None and before.hotspot_id != hotspot_id:
             plan.moved.append(Moved(site_id, before.hotspot_id, hotspot_id))
-            past = stored.get(site_id) or (await load_sites(connection, [site_id]))[site_id]
-            plan.see_hotspot(hotspot_id, past.sighting)
+            past = stored.get(site_id) or (await load_sites(connection, [site_id])).get(site_id)
+            if past is not None:
+                plan.see_hotspot(hotspot_id, past.sighting)
         plan.see_hotspot(hotspot_id, sighting)
         plan.hotspot_facts[hotspot_id] = (item.service_id, item.call_site.path, item.call_site.function)
         plan.defined_rows[site_id] = defined_row(site_id, item, sighting)

@@ -9,6 +9,7 @@ found by applying each agent's part alone, and refused; the others go on.
 
 import asyncio
 import contextlib
+import itertools
 import random
 import time
 from collections import deque
@@ -41,6 +42,12 @@ PRUNE_INTERVAL_S: Final = 3600.0
 
 _FIRST_RETRY_S: Final = 0.1
 _LONGEST_RETRY_S: Final = 5.0
+_DEFECTS: Final = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+"""What a mistake in this program looks like when some input brings it out. Tried again a few times, because drivers
+raise such errors too, then treated like impossible values: one agent's input must not stop the others."""
+
+_ATTEMPTS_WITH_DEFECT: Final = 5
+
 WriterState = Literal["idle", "writing", "waiting", "stopped"]
 
 
@@ -172,11 +179,11 @@ class Store:
     async def _write(self, batch: Sequence[Arrival]) -> None:
         """Commit a batch, however long it takes."""
         retry_s = _FIRST_RETRY_S
-        while True:
+        for attempt in itertools.count(1):
             try:
                 outcome = await self._commit(batch)
             except Exception as error:  # noqa: BLE001 the border to the database: the writer must outlive whatever it is
-                if blames_values(error):
+                if blames_values(error) or (isinstance(error, _DEFECTS) and attempt >= _ATTEMPTS_WITH_DEFECT):
                     await self._write_apart(batch, error)
                     return
                 self._failed(error)

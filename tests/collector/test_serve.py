@@ -248,12 +248,28 @@ def test_a_locked_database_is_waited_for_and_readyz_says_so(tmp_path):
 
         wait_until(lambda: readiness().status_code == 503, "not ready")
         assert "locked" in readiness().json()["writer"]["error"]
+        assert not peer.has_answer(), "acknowledged before it was committed"
         blocker.execute("ROLLBACK")
         blocker.close()
         peer.wait_for_ack(1)
         assert readiness().status_code == 200
         (row,) = collector.get("/hotspots", since="1h")["hotspots"]
         assert row["count"] == 7
+
+
+@pytest.mark.postgres
+def test_postgresql_is_served_from_the_url_people_write(tmp_path, postgres_url):
+    identity = make_identity("on-postgres")
+    url = postgres_url.replace("postgresql+asyncpg://", "postgresql://").rpartition("/")[0] + "/template1"
+    with run_collector(tmp_path, "--database", url) as collector:
+        with StreamPeer(collector.socket_path) as peer:
+            peer.greet(identity)
+            peer.send(Define((make_site(1),)), make_report(1, SiteDelta(1, 7, 1, 9_000, 9_000, (12, 7))))
+            peer.wait_for_ack(1)
+        (row,) = collector.get("/hotspots", since="1h", service="on-postgres")["hotspots"]
+        assert (row["count"], row["call_site"]) == (7, "shop/orders.py:1:function_1")
+        assert collector.get("/readyz")["status"] == "ready"
+        assert collector.stop() == 0
 
 
 def test_health_asks_a_running_collector(tmp_path):

@@ -179,6 +179,10 @@ class StreamPeer:
             self._received += [decode(raw) for raw in self._frames.feed(data)]
         return self._received.pop(0)
 
+    def has_answer(self) -> bool:
+        """Whether something can be received without waiting."""
+        return bool(self._received or select.select([self._socket], [], [], 0)[0])
+
     def greet(self, identity: Identity) -> int:
         """Say hello; the committed sequence of the welcome."""
         self.send(Hello(identity))
