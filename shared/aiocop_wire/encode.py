@@ -100,10 +100,7 @@ def _report_body(report: Report) -> dict[str, Any]:
         "sequence": report.sequence,
         "started_at_ms": report.started_at_ms,
         "span_ms": report.span_ms,
-        "deltas": [
-            (delta.site_id, delta.count, delta.slow_count, delta.blocked_us, delta.max_us, delta.bins)
-            for delta in report.deltas
-        ],
+        "deltas": report.deltas,  # named tuples are packed as the arrays they are: there may be thousands
         "slow_events": [_slow_event_body(event) for event in report.slow_events],
         "dropped": dict(report.dropped),
         "health": {
