@@ -35,8 +35,8 @@ FLUSH_INTERVAL_S: Final = 0.25
 FLUSH_BYTES: Final = 256 << 10
 """Bytes of messages in one transaction, roughly: 10 000 deltas."""
 
-PENDING_BYTES: Final = 8 << 20
-"""Above this receivers stop reading. Decoded, this is about ten times as much memory."""
+PENDING_BYTES: Final = 4 << 20
+"""Above this receivers stop reading. Decoded, this is about fifteen times as much memory (measured)."""
 
 PRUNE_INTERVAL_S: Final = 3600.0
 
