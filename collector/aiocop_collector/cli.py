@@ -20,8 +20,6 @@ from aiocop_collector.serve import serve
 from aiocop_collector.settings import load_settings
 from aiocop_wire import DEFAULT_HTTP_PORT, __version__
 
-_UNREACHABLE: Final = 3
-
 app: Final = typer.Typer(
     name="aiocop-collector",
     no_args_is_help=True,
@@ -130,11 +128,13 @@ def _health(
 
     For a container's health check: `aiocop-collector health`. In a script: `aiocop-collector health --wait 30`.
     """
-    reason = wait_until_ready(url, wait_s=wait)
-    if reason is not None:
-        typer.echo(f"aiocop-collector: {url} is not ready: {reason}", err=True)
-        raise typer.Exit(_UNREACHABLE)
-    typer.echo("ready")
+
+    def wait_and_tell() -> int:
+        wait_until_ready(url, wait_s=wait)
+        typer.echo("ready")
+        return 0
+
+    raise typer.Exit(_run(wait_and_tell))
 
 
 app.command(name="hotspots")(hotspots)

@@ -5,18 +5,19 @@ from typing import Final
 
 import httpx
 
+from aiocop_collector.client import CollectorUnreachableError
+
 _TIMEOUT_S: Final = 4.0
 _PAUSE_S: Final = 0.2
 
 
-def wait_until_ready(url: str, *, wait_s: float = 0.0) -> str | None:
-    """None once `/readyz` says so; after `wait_s` without that, the reason."""
+def wait_until_ready(url: str, *, wait_s: float = 0.0) -> None:
+    """Return once `/readyz` says so. Raises CollectorUnreachableError after `wait_s` without that."""
     deadline_s = time.monotonic() + wait_s
     while (reason := _ask(url)) is not None:
         if time.monotonic() >= deadline_s:
-            return reason
+            raise CollectorUnreachableError(f"{url} is not ready: {reason}")
         time.sleep(_PAUSE_S)
-    return None
 
 
 def _ask(url: str) -> str | None:
