@@ -37,7 +37,7 @@ class Scope:
         `keys`, where given, are the only groups that matter: reading others may be left out.
         """
         rollups = self.window.resolution.rollups
-        dimensions = [rollups.c.site_id, *([rollups.c.release_id] if self.grouping.by_release else [])]
+        dimensions = self.fact_dimensions(rollups)
         return (
             select(
                 *dimensions,
@@ -50,6 +50,10 @@ class Scope:
             .group_by(*dimensions)
             .subquery("totals")
         )
+
+    def fact_dimensions(self, facts: Table) -> list[ColumnElement[int]]:
+        """The columns by which facts are summed before anything is joined with them."""
+        return [facts.c.site_id, *([facts.c.release_id] if self.grouping.by_release else [])]
 
     def fact_conditions(self, facts: Table, keys: Sequence[Key] | None = None) -> list[ColumnElement[bool]]:
         """What must hold for a row of rollups_* or histograms_* by its own columns."""
@@ -87,28 +91,32 @@ class Scope:
 
     def processes(self, keys: Sequence[Key]) -> Select[Any]:
         """(key …, distinct agents that saw the group on the days of the window)."""
-        day_s = presence.c.day_s
-        seen: FromClause = presence
-        conditions = [
-            day_s >= self.window.day_starts_s[0],
-            day_s < self.window.until_s,
-            presence.c.site_id.in_(self._matching_sites(None if self.grouping.by_release else keys)),
-        ]
+        pairs = (
+            select(presence.c.site_id, presence.c.agent_id)
+            .where(
+                presence.c.day_s.in_(_each_day(self.window)),
+                presence.c.site_id.in_(self._matching_sites(None if self.grouping.by_release else keys)),
+            )
+            .distinct()
+            .subquery("pairs")
+        )
+        conditions = [self.grouping.has_key(keys)]
+        seen: FromClause = pairs
         if self.grouping.by_release or self.filters.release:
             # Presence knows sites and agents; an agent has one release for life.
-            seen = seen.join(agents, agents.c.id == presence.c.agent_id)
+            seen = seen.join(agents, agents.c.id == pairs.c.agent_id)
             condition = self.filters.release_condition(agents.c.release_id)
             if condition is not None:
                 conditions.append(condition)
-        seen = seen.join(sites, sites.c.id == presence.c.site_id).join(hotspots, hotspots.c.id == sites.c.hotspot_id)
+        seen = seen.join(sites, sites.c.id == pairs.c.site_id).join(hotspots, hotspots.c.id == sites.c.hotspot_id)
         if self.grouping.by_service:
             seen = seen.join(services, services.c.id == sites.c.service_id)
         if self.grouping.by_release:
             seen = seen.join(releases, releases.c.id == agents.c.release_id)
         return (
-            select(*self.grouping.labelled(), func.count(presence.c.agent_id.distinct()).label("processes"))
+            select(*self.grouping.labelled(), func.count(pairs.c.agent_id.distinct()).label("processes"))
             .select_from(seen)
-            .where(*conditions, self.grouping.has_key(keys))
+            .where(*conditions)
             .group_by(*self.grouping.columns)
         )
 
@@ -123,9 +131,16 @@ class Scope:
 
 
 def _each_bucket(window: Window) -> Select[Any]:
-    """The start of every bucket, counted up by the database: a day of minutes would be 1440 parameters."""
-    start_s = literal(window.since_s, BigInteger).label("start_s")
-    buckets = select(start_s).cte("buckets", recursive=True)
-    following = buckets.c.start_s + window.resolution.seconds
-    buckets = buckets.union_all(select(following).where(following < window.until_s))
-    return select(buckets.c.start_s)
+    return _each(window.bucket_starts_s)
+
+
+def _each_day(window: Window) -> Select[Any]:
+    return _each(window.day_starts_s)
+
+
+def _each(starts_s: range) -> Select[Any]:
+    """Every number of the range, counted up by the database: a day of minutes would be 1440 parameters."""
+    first = select(literal(starts_s.start, BigInteger).label("start_s")).cte("starts", recursive=True)
+    following = first.c.start_s + starts_s.step
+    starts = first.union_all(select(following).where(following < starts_s.stop))
+    return select(starts.c.start_s)
