@@ -10,27 +10,39 @@ if [ -z "$found" ]; then
     echo "test-all: no CPython from 3.10 on was found" >&2
     exit 2
 fi
-echo "test-all: found" "$(printf '%s\n' "$found" | cut -d' ' -f1 | tr '\n' ' ')"
 for version in 3.10 3.11 3.12 3.13; do
     printf '%s\n' "$found" | grep -q "^$version " || echo "test-all: SKIPPED Python $version: it is not installed here"
 done
 
-failed=
-for version in $(printf '%s\n' "$found" | cut -d' ' -f1); do
-    python=$(printf '%s\n' "$found" | sed -n "s|^$version ||p")
-    venv=.venvs/$version
-    echo "== Python $version ($python)"
+test_on() {
+    venv=.venvs/$1
+    echo "== Python $1 ($2)"
     if [ ! -e "$venv/.installed" ] || [ pyproject.toml -nt "$venv/.installed" ] ||
         [ requirements/constraints.txt -nt "$venv/.installed" ]; then
-        works=$python
-        [ -x "$venv/bin/python" ] && works=
-        PYTHON=$works scripts/make-venv.sh "$venv" || { failed="$failed $version"; continue; }
+        wanted=$2
+        if [ -x "$venv/bin/python" ]; then
+            wanted= # the environment is there, with this Python: bring it up to date
+        fi
+        PYTHON=$wanted scripts/make-venv.sh "$venv" || return 1
     fi
-    "$venv/bin/python" -m pytest "$@" || failed="$failed $version"
-done
+    shift 2
+    "$venv/bin/python" -m pytest "$@"
+}
 
+passed=
+failed=
+while read -r version python; do
+    if test_on "$version" "$python" "$@" </dev/null; then
+        passed="$passed $version"
+    else
+        failed="$failed $version"
+    fi
+done <<END
+$found
+END
+
+echo "test-all: passed on Python${passed:- none}"
 if [ -n "$failed" ]; then
     echo "test-all: FAILED on Python$failed" >&2
     exit 1
 fi
-echo "test-all: passed on Python" "$(printf '%s\n' "$found" | cut -d' ' -f1 | tr '\n' ' ')"
