@@ -8,6 +8,7 @@ Only this file knows them all. Set-up may happen in any order and from any threa
 ever takes.
 """
 
+import asyncio
 import atexit
 import logging
 import os
@@ -21,12 +22,14 @@ from aiocop.catalogue import standard_operations
 from aiocop.config import Configuration
 from aiocop.events import Events, SlowTaskCallback
 from aiocop.frames import FrameNames
+from aiocop.gc_pauses import GarbagePauses
 from aiocop.identity import ProcessIdentity
 from aiocop.loops import RUNNER_MODULE, Loops
 from aiocop.shipper import Shipper
 from aiocop.slice import Slices
 from aiocop.statistics import Statistics
 from aiocop.traces import Traces
+from aiocop.turns import Turns
 from aiocop.watchdog import Watchdog
 
 _logger = logging.getLogger("aiocop")
@@ -51,6 +54,8 @@ class Agent:
         self._slices.aggregate = self._new_aggregate()
         self.calls = Calls(self._slices, standard_operations())
         self._loops = Loops(self._slices, self._watchdog)
+        self._turns = Turns(self._slices)
+        self._garbage_pauses = GarbagePauses(self._slices)
         self._shipper: Shipper | None = None
         self.configuration: Configuration | None = None
         self._wrappers_installed = False
@@ -132,6 +137,8 @@ class Agent:
         with self._lock:
             self._slices.active = False
             self._loops.remove()
+            self._turns.remove()
+            self._garbage_pauses.remove()
             self.calls.remove()
             self._watchdog.stop()
             shipper, self._shipper = self._shipper, None
@@ -181,6 +188,8 @@ class Agent:
                 self.events.add_callback(on_slow_task)
             self._loops.install()
             self.calls.when_imported("uvloop", self._loops.install_uvloop)
+            if self._slices.active:
+                self.activate()
             self._register_process_hooks()
             if sample:
                 self._watchdog.start()
@@ -202,13 +211,20 @@ class Agent:
         with self._lock:
             if self._detecting:
                 self._loops.install()
+                self._turns.install()
+                self._garbage_pauses.install()
             self._slices.active = True
+            # Called inside a task, the rest of its running slice counts too.
+            if self._detecting and asyncio._get_running_loop() is not None:  # noqa: SLF001 - get_running_loop raises
+                self._slices.enter_implicit(self._slices.this_thread())
 
     def deactivate(self) -> None:
         """See `aiocop.deactivate`."""
         with self._lock:
             self._slices.active = False
             self._loops.pause()
+            self._turns.remove()
+            self._garbage_pauses.remove()
 
     # --- questions ----------------------------------------------------------------------------------------------------
 

@@ -111,7 +111,7 @@ class Calls:
             if event == "import" and (awaited[0] or awaited[1]):
                 self._look_for_imports()
             thread = find_thread(get_ident())
-            if thread is None or not thread.started_ns:
+            if thread is None or not (thread.started_ns or slices.enter_implicit(thread)):
                 return
             running = thread.operation
             if running is not None and event in running.audit_events:
@@ -183,7 +183,7 @@ def _function(slices: Slices, operation: Operation, original: Any) -> FunctionTy
 
     def function(_target: _Target, /, *args: Any, **kwargs: Any) -> Any:
         thread = find_thread(get_ident())
-        if thread is None or not thread.started_ns:
+        if thread is None or not (thread.started_ns or slices.enter_implicit(thread)):
             return original(*args, **kwargs)
         return measure(slices, thread, operation, original, args, kwargs)
 
@@ -196,7 +196,11 @@ def _method(slices: Slices, operation: Operation, original: Any) -> FunctionType
 
     def method(*args: Any, **kwargs: Any) -> Any:
         thread = find_thread(get_ident())
-        if thread is None or not thread.started_ns or (is_socket and args[0].gettimeout() == _NON_BLOCKING):
+        if (
+            thread is None
+            or (is_socket and args[0].gettimeout() == _NON_BLOCKING)
+            or not (thread.started_ns or slices.enter_implicit(thread))
+        ):
             return original(*args, **kwargs)
         return measure(slices, thread, operation, original, args, kwargs)
 

@@ -25,6 +25,7 @@ _DATABASE: Final = "Use an asynchronous driver (aiosqlite, asyncpg), or asyncio.
 _LOCK: Final = "Use the asyncio counterpart (asyncio.Lock, Event, Queue), or wait in asyncio.to_thread()."
 _IMPORT: Final = "Import at the top of the module, so that it happens before the loop runs."
 _CPU: Final = "Move it to a process pool or a thread, split it with await asyncio.sleep(0), or do less of it."
+_COLLECT: Final = "Collect between requests or in another process, or leave it to the interpreter."
 _TLS: Final = "Make the client or SSLContext once, before the loop runs, and use it again."
 _MAIL: Final = "Use an asynchronous client (aiosmtplib, aioimaplib), or asyncio.to_thread()."
 
@@ -202,6 +203,7 @@ def standard_operations() -> tuple[Operation, ...]:
             modules=("concurrent.futures",),
         ),
         # The rest
+        Operation("gc.collect", heavy, "gc", _COLLECT, targets=("gc.collect",)),
         *_audited(heavy, "wait", _SLEEP, "builtins.input"),
         *_audited(heavy, "io", _IMPORT, "import"),
         *_audited(light, "io", _FILE, "syslog.syslog", "syslog.openlog"),
@@ -210,5 +212,19 @@ def standard_operations() -> tuple[Operation, ...]:
 
 CPU: Final = Operation("cpu", WEIGHT_HEAVY, "cpu", _CPU)
 """Time nobody announced and the thread's CPU clock confirms."""
+GC: Final = Operation(
+    "gc",
+    WEIGHT_HEAVY,
+    "gc",
+    "Make fewer long-lived objects, call gc.freeze() after start-up, or raise the thresholds with gc.set_threshold().",
+)
+"""A pause of the garbage collector that nobody asked for."""
+TURN: Final = Operation(
+    "loop",
+    WEIGHT_HEAVY,
+    "loop",
+    "Too many callbacks were ready at once: limit concurrency, batch them, or spread the work.",
+)
+"""A long turn of a loop made of short callbacks."""
 WAIT: Final = Operation("wait", WEIGHT_HEAVY, "wait", _LOCK)
 """Time nobody announced in which the thread had no CPU: a lock, or a call that no hook or wrapper sees."""

@@ -56,6 +56,7 @@ class SliceFacts(NamedTuple):
     """(site, count, blocked ns) of everything that froze the loop in it."""
     samples: tuple[tuple[StackFrame, ...], ...]
     cpu_ns: int
+    gc_ns: int
     loop: str
     before: dict[str, Any] | None
     """Context as the providers gave it before the slice ran."""
@@ -204,6 +205,7 @@ class Events:
             started_at=(time_ns() - facts.elapsed_ns) / 1e9,
             cause=worst[0].definition.cause if worst is not None else "cpu",
             cpu_ms=facts.cpu_ns / 1e6 if facts.cpu_ns >= 0 else None,
+            gc_ms=facts.gc_ns / 1e6,
             task_name=facts.task_name,
             thread_name=threading.current_thread().name,
             loop=facts.loop,

@@ -22,6 +22,8 @@ _STANDARD_DIR: Final = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 _INSTALLED: Final = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _MAIN_MODULES: Final = frozenset(("__main__", "__mp_main__"))
 _LOOP_MODULES: Final = ("asyncio", "uvloop")
+_RUNNERS: Final = ("asyncio.events", "asyncio.runners", "uvloop")
+"""Modules of the loops that call callbacks: below the agent's own runner, or instead of it in an implicit slice."""
 _LAZY_MODULES: Final = ("encodings",)
 """Standard library packages that import parts of themselves at first use, on behalf of whatever C code asked."""
 _HAS_QUALNAME: Final = sys.version_info >= (3, 11)
@@ -34,9 +36,9 @@ class FrameNames:
     """
 
     def __init__(self, *, runner_module: str) -> None:
-        self.kinds: dict[Any, int] = {runner_module: FRAME_RUNNER}
+        self._runners = dict.fromkeys((runner_module, *_RUNNERS), FRAME_RUNNER)
+        self.kinds: dict[Any, int] = dict(self._runners)
         """Kind by module name. The hot path reads it; `kind` fills it."""
-        self._runner_module = runner_module
         self._application: tuple[str, ...] = ()
         self._qualnames: dict[CodeType, str] = {}
 
@@ -44,7 +46,7 @@ class FrameNames:
         """Packages that are application code wherever they are installed. Forgets what was found out so far."""
         self._application = application
         self.kinds.clear()
-        self.kinds[self._runner_module] = FRAME_RUNNER
+        self.kinds.update(self._runners)
 
     def kind(self, frame: FrameType) -> int:
         """The kind of a frame whose module name is not in `kinds` yet."""

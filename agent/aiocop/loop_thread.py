@@ -24,19 +24,25 @@ class LoopThread(CounterTable):
     __slots__ = (
         "calls",
         "clock",
+        "credited_ns",
+        "gc_ns",
+        "gc_started_ns",
         "glimpse",
         "ident",
+        "implicit",
         "last_unmeasured",
         "loop",
         "nested_ns",
         "operation",
         "provided",
+        "quiet",
         "raised",
         "raising",
         "samples",
         "started_ns",
         "starved_ns",
         "touched",
+        "turn_started_ns",
     )
 
     def __init__(self) -> None:
@@ -51,6 +57,17 @@ class LoopThread(CounterTable):
         """perf_counter_ns at the start of the running slice, which names it; 0 between slices."""
         self.starved_ns = 0
         """Time of slow slices in which the host gave this thread no CPU."""
+        self.quiet = False
+        """The user's callbacks and providers run: what blocks in them is nobody's slice."""
+        self.implicit = False
+        """Nobody saw the running slice begin: it was opened inside a callback, and ends when the next one begins."""
+        self.gc_started_ns = 0
+        self.gc_ns = 0
+        """Garbage collection in the running slice."""
+        self.turn_started_ns = 0
+        """When the loop's selector returned last, inside a turn; 0 otherwise."""
+        self.credited_ns = 0
+        """Time of the turn that is accounted for: measured calls, and slow slices."""
         self.operation: Operation | None = None
         """The wrapped call that is running."""
         self.nested_ns = 0

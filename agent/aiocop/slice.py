@@ -7,6 +7,7 @@ else, here in `Slices.finish`, runs only for slices that exceeded the threshold 
 
 import logging
 import threading
+from asyncio import _get_running_loop
 from collections.abc import Callable
 from contextvars import Context
 from itertools import count
@@ -17,7 +18,7 @@ from aiocop._stdlib import get_ident, perf_counter_ns, time_ns
 from aiocop.aggregate import Aggregate, SiteCounters
 from aiocop.attribution import Moment, Sample, is_waiting, may_have_computed, shares, starved_ns, tells
 from aiocop.callback_names import callback_code, task_name
-from aiocop.catalogue import CPU, WAIT, Operation
+from aiocop.catalogue import CPU, TURN, WAIT, Operation
 from aiocop.events import BlockingCall, Events, SliceFacts
 from aiocop.loop_thread import LoopThread
 from aiocop.traces import LOOP, MAX_SITE_FRAMES, Site, Traces
@@ -80,6 +81,10 @@ class Slices:
         self._departures.departure = _Departure(leave)
         return thread
 
+    def this_thread(self) -> LoopThread:
+        """The state of the calling thread."""
+        return self.threads.get(get_ident()) or self.new_thread()
+
     def begin_anew(self, aggregate: Aggregate) -> None:
         """Forget all threads and count into `aggregate` from now on: after stop(), and in a forked child.
 
@@ -91,6 +96,65 @@ class Slices:
         for thread in list(self.threads.values()):
             thread.clock.close()
         self.threads.clear()
+
+    # --- slices nobody saw begin --------------------------------------------------------------------------------------
+
+    def enter_implicit(self, thread: LoopThread) -> bool:
+        """Open a slice in the middle of a callback that runs on a loop without one: where start() is called inside a
+        task, and in protocol callbacks of uvloop's transports. False where no loop runs, or it is closing.
+
+        The next callback of the loop closes it, so one is scheduled: the slice must not include a wait of the selector.
+        """
+        loop = _get_running_loop()
+        if loop is None or not self.active or thread.started_ns or thread.quiet:
+            return False
+        try:
+            # Threadsafe, because it also wakes a selector that a signal handler interrupted.
+            loop.call_soon_threadsafe(_nothing)
+        except RuntimeError:
+            return False
+        thread.implicit = True
+        thread.started_ns = perf_counter_ns()
+        return True
+
+    def leave_implicit(self, thread: LoopThread) -> bool:
+        """Close an implicit slice at the start of the next callback. False where the running slice is not one."""
+        if not thread.implicit:
+            return False
+        elapsed_ns = perf_counter_ns() - thread.started_ns
+        thread.implicit = False
+        if thread.touched or elapsed_ns >= self.threshold_ns:
+            self.finish(thread, elapsed_ns, None, thread.loop, None, None)
+        else:
+            thread.started_ns = 0
+        return True
+
+    # --- what is no call ----------------------------------------------------------------------------------------------
+
+    def interrupt(
+        self, thread: LoopThread, operation: Operation, name: str, elapsed_ns: int, frame: FrameType | None
+    ) -> None:
+        """Account for a measured interruption of whatever runs in a slice, at the pseudo call site `name`."""
+        site = self.traces.pseudo_site(operation, name)
+        thread.nested_ns += elapsed_ns
+        thread.gc_ns += elapsed_ns
+        thread.record(thread.counters(site, self.aggregate.other), elapsed_ns)
+        if self.shipping:
+            self.traces.keep_trace(site, self.traces.stack(frame, MAX_SITE_FRAMES))
+
+    def finish_turn(self, thread: LoopThread, elapsed_ns: int) -> None:
+        """Account for a turn of the loop that was long although none of its slices was."""
+        rest_ns = elapsed_ns - thread.credited_ns
+        thread.started_ns = perf_counter_ns() - elapsed_ns
+        thread.nested_ns = elapsed_ns
+        try:
+            ended = Moment(perf_counter_ns(), thread.clock.read())
+            rest_ns -= starved_ns(thread.glimpse, ended, elapsed_ns)
+            if rest_ns >= self.threshold_ns:
+                thread.record(thread.counters(self.traces.pseudo_site(TURN, LOOP), self.aggregate.other), rest_ns)
+                self.finish(thread, elapsed_ns, None, thread.loop, None, None)
+        finally:
+            self.reset(thread)
 
     # --- calls --------------------------------------------------------------------------------------------------------
 
@@ -115,7 +179,9 @@ class Slices:
             # The providers are the user's code: what blocks in them is not this slice's, nor described by itself.
             started_ns = thread.started_ns
             thread.started_ns = 0
+            thread.quiet = True
             thread.provided = self.events.provide()
+            thread.quiet = False
             thread.started_ns = started_ns
         if len(thread.calls) >= MAX_CALLS_PER_SLICE:
             return None
@@ -155,7 +221,11 @@ class Slices:
         finally:
             self.reset(thread)
         if facts is not None:
-            self.events.deliver(facts, self.traces)
+            thread.quiet = True
+            try:
+                self.events.deliver(facts, self.traces)
+            finally:
+                thread.quiet = False
 
     def _account(
         self,
@@ -181,6 +251,7 @@ class Slices:
             rest_ns = elapsed_ns - thread.nested_ns - starved
             self._attribute_unmeasured(thread, rest_ns, elapsed_ns, ended, samples, callback)
             thread.glimpse = ended
+            thread.credited_ns += elapsed_ns
             for counters in thread.touched:
                 counters.slow_count += 1
             if self.shipping and thread.touched:
@@ -198,6 +269,7 @@ class Slices:
             cpu_ns=cpu_ns,
             loop=thread.loop,
             before=before,
+            gc_ns=thread.gc_ns,
             provided=thread.provided,
             after=provide if context is None else lambda: context.run(provide),
             raising=thread.raising,
@@ -213,8 +285,10 @@ class Slices:
     def reset(self, thread: LoopThread) -> None:
         """Forget what belonged to the slice that ended."""
         thread.started_ns = 0
+        thread.implicit = False
         thread.touched = []
         thread.nested_ns = 0
+        thread.gc_ns = 0
         thread.operation = None
         thread.last_unmeasured = None
         if thread.calls or thread.provided is not None:
@@ -298,5 +372,10 @@ class Slices:
             thread_name=threading.current_thread().name[:200],
             loop=thread.loop,
             cpu_us=cpu_ns // 1_000 if cpu_ns >= 0 else -1,
+            gc_us=thread.gc_ns // 1_000,
         )
         self.aggregate.offer_slow_event(thread, event)
+
+
+def _nothing() -> None:
+    """Scheduled so that a callback runs soon; its slice closes the implicit one."""

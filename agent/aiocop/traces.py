@@ -110,8 +110,6 @@ class Traces:
                 self.names.register_module(frame.f_globals, code)
                 stack.append(StackFrame(module, code, frame.f_lineno or code.co_firstlineno, kind))
             frame = frame.f_back
-        while stack and stack[-1].module == "asyncio.events":
-            stack.pop()
         return stack
 
     def frames(self, stack: Iterable[StackFrame]) -> tuple[Frame, ...]:
@@ -177,7 +175,8 @@ class Traces:
     def keep_trace(self, site: Site, stack: list[StackFrame]) -> int:
         """Keep a full trace of a site while it has few; the id of the trace, 0 when it was not kept."""
         frames = self.frames(stack)
-        trace_id = stable_id("trace", *(part for frame in frames for part in (frame.path, frame.line, frame.function)))
+        names = (part for frame in frames for part in (frame.path, frame.line, frame.function))
+        trace_id = stable_id("trace", site.definition.site_id, *names)
         if trace_id in site.trace_ids:
             return trace_id
         if len(site.trace_ids) >= MAX_TRACES_PER_SITE:

@@ -1,6 +1,7 @@
 """The detector switched on for a while in the test's own process, and the words to say what it should have seen."""
 
 import asyncio
+import gc
 import inspect
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ LOOPS = {"asyncio": asyncio.run, "uvloop": uvloop.run}
 def detecting(threshold_ms: float = 30) -> Iterator[list[aiocop.SlowTaskEvent]]:
     """Everything the published quick start sets up; yields the list that the events go to."""
     events: list[aiocop.SlowTaskEvent] = []
+    # A test run's heap is large: collecting it would freeze the loop, and be reported, at any moment.
+    gc.collect()
+    gc.freeze()
     aiocop.patch_audit_functions()
     aiocop.start_blocking_io_detection()
     aiocop.detect_slow_tasks(threshold_ms=threshold_ms, on_slow_task=events.append)
@@ -28,6 +32,7 @@ def detecting(threshold_ms: float = 30) -> Iterator[list[aiocop.SlowTaskEvent]]:
         aiocop.unregister_slow_task_callback(events.append)
         aiocop.clear_slow_task_callbacks()
         aiocop.clear_context_providers()
+        gc.unfreeze()
 
 
 def run_tasks(loop: str, *functions: Callable[[], Coroutine[Any, Any, object]]) -> None:
@@ -38,6 +43,17 @@ def run_tasks(loop: str, *functions: Callable[[], Coroutine[Any, Any, object]]) 
             await asyncio.create_task(function(), name=function.__name__)
 
     LOOPS[loop](main())
+
+
+def run_until_sampled(loop: str, function: Callable[[], Coroutine[Any, Any, object]]) -> aiocop.SlowTaskEvent:
+    """The one event of a freeze during which the watchdog's thread got a CPU: on a busy host not every one has it."""
+    for _ in range(10):
+        with detecting() as events:
+            run_tasks(loop, function)
+        event = the_slow_one(events)
+        if event.cpu_stack_samples:
+            break
+    return event
 
 
 def slow(events: list[aiocop.SlowTaskEvent]) -> list[aiocop.SlowTaskEvent]:

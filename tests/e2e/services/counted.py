@@ -3,7 +3,8 @@
     python counted.py (before-run | lifespan) (asyncio | uvloop)     under uvicorn, prints its port
     python counted.py (uvloop-main | plain) FLUSH_S                  a script, prints its answer
 
-The collector's address comes from AIOCOP_COLLECTOR. `/work?flush_s=` answers with what the service measured itself, in ms.
+The collector's address comes from AIOCOP_COLLECTOR. `/work?flush_s=` answers with what the service
+measured itself, in ms.
 """
 
 import asyncio
@@ -48,16 +49,11 @@ async def does_it_right() -> None:
     await asyncio.sleep(0.05)
 
 
-async def work() -> dict[str, object]:
+async def work(flush_s: float = 30.0) -> dict[str, object]:
     measured_ms, _, _ = await asyncio.gather(takes_naps(), opens_files(), does_it_right())
-    flushed = await asyncio.to_thread(aiocop.flush, 30.0)
-    statistics = aiocop.statistics()
-    return {
-        "measured_ms": measured_ms,
-        "flushed": flushed,
-        "recorded": statistics.recorded,
-        "faults": statistics.faults,
-    }
+    flushed = await asyncio.to_thread(aiocop.flush, flush_s)
+    told = aiocop.statistics()
+    return {"measured_ms": measured_ms, "flushed": flushed, "recorded": told.recorded, "faults": told.faults}
 
 
 async def script() -> None:
