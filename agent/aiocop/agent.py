@@ -25,7 +25,8 @@ from aiocop.frames import FrameNames
 from aiocop.gc_pauses import GarbagePauses
 from aiocop.identity import ProcessIdentity
 from aiocop.loops import RUNNER_MODULE, Loops
-from aiocop.shipper import Shipper
+from aiocop.opentelemetry_context import active_span
+from aiocop.shipping.shipper import Shipper
 from aiocop.slice import Slices
 from aiocop.statistics import Statistics
 from aiocop.traces import Traces
@@ -77,8 +78,9 @@ class Agent:
         enabled: bool | None = None,
         application: Sequence[str] = (),
         on_slow_task: SlowTaskCallback | None = None,
+        ship: bool = True,
     ) -> "Agent":
-        """See `aiocop.start`."""
+        """See `aiocop.start`. Without `ship` nothing leaves the process, whatever collector there is."""
         configuration = Configuration.resolve(
             service,
             collector=collector,
@@ -88,6 +90,8 @@ class Agent:
             enabled=enabled,
             application=application,
         )
+        if not ship:
+            configuration = configuration._replace(shipping=False)
         with self._lock:
             if self.configuration is not None:
                 return self
@@ -99,6 +103,7 @@ class Agent:
                 return self
             self._names.set_application(configuration.application)
             self._register_process_hooks()
+            self.events.add_provider(active_span, before_slices=False)
             if on_slow_task is not None:
                 self.events.add_callback(on_slow_task)
             if not self._wrappers_installed:
@@ -136,6 +141,7 @@ class Agent:
         """See `aiocop.stop`."""
         with self._lock:
             self._slices.active = False
+            self.events.remove_provider(active_span)
             self._loops.remove()
             self._turns.remove()
             self._garbage_pauses.remove()
@@ -239,6 +245,11 @@ class Agent:
     @property
     def threshold_ms(self) -> float:
         return self._slices.threshold_ns / 1e6
+
+    @threshold_ms.setter
+    def threshold_ms(self, threshold_ms: float) -> None:
+        """From the next slice on."""
+        self._slices.threshold_ns = round(threshold_ms * 1e6)
 
     def reset_blocking_events(self) -> None:
         """See `aiocop.reset_blocking_events`."""

@@ -134,9 +134,14 @@ def clear_slow_task_callbacks() -> None:
     _agent.events.clear_callbacks()
 
 
-def register_context_provider(provider: ContextProvider) -> None:
-    """Ask `provider` for context (request id, span) of each slice; what it returns is in `SlowTaskEvent.context`."""
-    _agent.events.add_provider(provider)
+def register_context_provider(provider: ContextProvider, *, before_slices: bool = True) -> None:
+    """Ask `provider` for context (request id, span) of each slice; what it returns is in `SlowTaskEvent.context`.
+
+    It is asked before each slice, at the slice's first blocking call, and after it when it is reported. With
+    `before_slices=False` it is not asked before, and so costs nothing as long as nothing blocks; that suits context
+    which the slice leaves in place, like a contextvar that is set and never reset.
+    """
+    _agent.events.add_provider(provider, before_slices=before_slices)
 
 
 def unregister_context_provider(provider: ContextProvider) -> None:

@@ -79,6 +79,9 @@ class Events:
         self.callbacks: tuple[SlowTaskCallback, ...] = ()
         """Replaced, never changed in place: loop threads iterate over it."""
         self.providers: tuple[ContextProvider, ...] = ()
+        """Asked before each slice, at its first blocking call, and after it."""
+        self.late_providers: tuple[ContextProvider, ...] = ()
+        """Not asked before slices: these cost nothing as long as nothing blocks."""
         self.wanted = False
         """Whether anybody wants events. Read once per slice and once per blocking call."""
         self.failures = 0
@@ -108,15 +111,21 @@ class Events:
         self.callbacks = ()
         self._update()
 
-    def add_provider(self, provider: ContextProvider) -> None:
-        if provider not in self.providers:
+    def add_provider(self, provider: ContextProvider, *, before_slices: bool = True) -> None:
+        if provider in self.providers or provider in self.late_providers:
+            return
+        if before_slices:
             self.providers = (*self.providers, provider)
+        else:
+            self.late_providers = (*self.late_providers, provider)
 
     def remove_provider(self, provider: ContextProvider) -> None:
         self.providers = tuple([known for known in self.providers if known != provider])
+        self.late_providers = tuple([known for known in self.late_providers if known != provider])
 
     def clear_providers(self) -> None:
         self.providers = ()
+        self.late_providers = ()
 
     def enable_raising(self) -> "Token[bool]":
         """Raise on violations in the current context from now on."""
@@ -146,7 +155,7 @@ class Events:
     def provide(self) -> dict[str, Any]:
         """What the context providers say now."""
         context: dict[str, Any] = {}
-        for provider in self.providers:
+        for provider in (*self.providers, *self.late_providers):
             try:
                 context.update(provider() or {})
             except Exception:  # noqa: BLE001 - the provider is the user's; what it raises must not reach the service
@@ -211,7 +220,9 @@ class Events:
             loop=facts.loop,
             call_site=worst[0].call_site if worst is not None else "",
         )
-        return replace(event, context=self._context(facts)) if self.providers else event
+        if not (self.providers or self.late_providers):
+            return event
+        return replace(event, context=self._context(facts))
 
     def _context(self, facts: SliceFacts) -> dict[str, Any]:
         """Context at the first blocking call; without one, before the slice, completed and overridden by after it."""
