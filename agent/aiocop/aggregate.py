@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from aiocop.catalogue import Operation
-from aiocop.report_source import Window
+from aiocop.shipping.report_source import Window
 from aiocop.traces import Site, Traces
 from aiocop_wire import Define, Health, SiteDelta, SlowEvent
 

@@ -3,7 +3,7 @@
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aiocop.datagrams import Part, cut, smaller
+from aiocop.shipping.datagrams import Part, cut, smaller
 from aiocop_wire import (
     Datagram,
     Define,

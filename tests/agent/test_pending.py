@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiocop.pending import MINUTE_MS, PendingEvents, PendingWindow, PendingWindows, merge_deltas
+from aiocop.shipping.pending import MINUTE_MS, PendingEvents, PendingWindow, PendingWindows, merge_deltas
 from aiocop_wire import BIN_COUNT, SiteDelta, SlowEvent
 
 _deltas = st.builds(

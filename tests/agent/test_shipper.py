@@ -11,7 +11,7 @@ from tests.support.shipping import assert_balanced, make_shipper, open_descripto
 from tests.support.waiting import wait_until
 from tests.support.wire_peer import Manner, Store, UnixPeer
 
-from aiocop.report_source import Window
+from aiocop.shipping.report_source import Window
 from aiocop_wire import FrameReader, Report, decode
 from aiocop_wire.limits import MAX_MESSAGE_BYTES
 

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Collection
 
-from aiocop.report_source import Window
+from aiocop.shipping.report_source import Window
 from aiocop_wire import (
     Define,
     Frame,

@@ -11,8 +11,8 @@ from tests.support.waiting import wait_until
 
 from aiocop.config import Configuration
 from aiocop.identity import ProcessIdentity
-from aiocop.shipper import THREAD_NAME, Shipper
-from aiocop.shipping_statistics import ShippingStatistics
+from aiocop.shipping.shipper import THREAD_NAME, Shipper
+from aiocop.shipping.statistics import ShippingStatistics
 from aiocop_wire import Address, UnixAddress
 
 

@@ -23,14 +23,14 @@ from aiocop._stdlib import (
     thread_time_ns,
     time_ns,
 )
-from aiocop.ledger import Ledger
-from aiocop.pending import MINUTE_MS, PendingEvents, PendingWindow, PendingWindows
-from aiocop.report_source import ReportSource, Window
-from aiocop.shipping_statistics import ShippingStatistics
-from aiocop.transport import NEVER_NS, ONE_MS_NS, ONE_S_NS, REFUSED, STOPPED, WAITING, Transport, logger
-from aiocop.udp_transport import UdpTransport
-from aiocop.unix_transport import UnixTransport
-from aiocop.waker import Waker
+from aiocop.shipping.ledger import Ledger
+from aiocop.shipping.pending import MINUTE_MS, PendingEvents, PendingWindow, PendingWindows
+from aiocop.shipping.report_source import ReportSource, Window
+from aiocop.shipping.statistics import ShippingStatistics
+from aiocop.shipping.transport import NEVER_NS, ONE_MS_NS, ONE_S_NS, REFUSED, STOPPED, WAITING, Transport, logger
+from aiocop.shipping.udp_transport import UdpTransport
+from aiocop.shipping.unix_transport import UnixTransport
+from aiocop.shipping.waker import Waker
 from aiocop_wire import Address, Health, Identity, UdpAddress, UnixAddress
 
 __all__ = ["ReportSource", "Shipper", "Window"]

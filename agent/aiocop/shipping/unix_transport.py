@@ -19,11 +19,21 @@ from socket import AF_UNIX, SOCK_STREAM
 from typing import Final
 
 from aiocop._stdlib import raw_socket
-from aiocop.ledger import Ledger
-from aiocop.pending import PendingWindow
-from aiocop.report_source import ReportSource
-from aiocop.reports import LENGTH_BYTES, FrozenReport, freeze, freeze_definitions
-from aiocop.transport import CONNECTED, GREETING, NEVER_NS, ONE_S_NS, REFUSED, STOPPED, WAITING, Backoff, logger
+from aiocop.shipping.ledger import Ledger
+from aiocop.shipping.pending import PendingWindow
+from aiocop.shipping.report_source import ReportSource
+from aiocop.shipping.reports import LENGTH_BYTES, FrozenReport, freeze, freeze_definitions
+from aiocop.shipping.transport import (
+    CONNECTED,
+    GREETING,
+    NEVER_NS,
+    ONE_S_NS,
+    REFUSED,
+    STOPPED,
+    WAITING,
+    Backoff,
+    logger,
+)
 from aiocop_wire import (
     Ack,
     Farewell,
@@ -59,7 +69,7 @@ _WOULD_BLOCK: Final = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
 
 
 class UnixTransport:
-    """See aiocop.transport.Transport. `addresses` are tried in order at each attempt."""
+    """See aiocop.shipping.transport.Transport. `addresses` are tried in order at each attempt."""
 
     def __init__(
         self,

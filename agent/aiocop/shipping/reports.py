@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
-from aiocop.fit import fit_event, fit_site, fit_trace
-from aiocop.pending import PendingWindow
+from aiocop.shipping.fit import fit_event, fit_site, fit_trace
+from aiocop.shipping.pending import PendingWindow
 from aiocop_wire import Define, Health, Report, SiteDelta, SlowEvent, encode, frame
 from aiocop_wire.limits import MAX_MESSAGE_BYTES
 

@@ -7,8 +7,8 @@ the bytes of what comes out and halves what is still too large, so the estimates
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-from aiocop.fit import fit_event, fit_site, fit_trace, shorten_frame
-from aiocop.reports import used_sites, used_traces
+from aiocop.shipping.fit import fit_event, fit_site, fit_trace, shorten_frame
+from aiocop.shipping.reports import used_sites, used_traces
 from aiocop_wire import Define, Frame, SiteDefinition, SiteDelta, SlowEvent, TraceDefinition
 
 _ENVELOPE_BYTES: Final = 420  # a datagram with an identity and an empty report, less the identity's texts

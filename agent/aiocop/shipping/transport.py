@@ -8,7 +8,7 @@ import logging
 from typing import Final, Protocol
 
 from aiocop._stdlib import urandom
-from aiocop.pending import PendingWindow
+from aiocop.shipping.pending import PendingWindow
 from aiocop_wire import SlowEvent
 
 logger: Final = logging.getLogger("aiocop")

@@ -3,7 +3,7 @@
 from select import POLLIN
 
 from aiocop._stdlib import RLock, close, pipe, poll, read, set_blocking, write
-from aiocop.transport import ONE_MS_NS
+from aiocop.shipping.transport import ONE_MS_NS
 
 _CLOSED = -1
 

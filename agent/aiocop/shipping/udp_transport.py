@@ -19,12 +19,22 @@ from socket import AF_UNSPEC, SO_SNDBUF, SOCK_DGRAM, SOL_SOCKET
 from typing import Final
 
 from aiocop._stdlib import getaddrinfo, raw_socket, time_ns
-from aiocop.datagrams import Part, cut, smaller
-from aiocop.ledger import Ledger
-from aiocop.pending import PendingWindow
-from aiocop.report_source import ReportSource
-from aiocop.reports import used_sites, used_traces
-from aiocop.transport import CONNECTED, NEVER_NS, ONE_MS_NS, ONE_S_NS, PROBING, STOPPED, WAITING, Backoff, logger
+from aiocop.shipping.datagrams import Part, cut, smaller
+from aiocop.shipping.ledger import Ledger
+from aiocop.shipping.pending import PendingWindow
+from aiocop.shipping.report_source import ReportSource
+from aiocop.shipping.reports import used_sites, used_traces
+from aiocop.shipping.transport import (
+    CONNECTED,
+    NEVER_NS,
+    ONE_MS_NS,
+    ONE_S_NS,
+    PROBING,
+    STOPPED,
+    WAITING,
+    Backoff,
+    logger,
+)
 from aiocop_wire import Datagram, Define, Farewell, Health, Identity, Report, SlowEvent, UdpAddress, encode
 from aiocop_wire.limits import LOOPBACK_DATAGRAM_BYTES, NETWORK_DATAGRAM_BYTES
 
@@ -55,7 +65,7 @@ class _Outgoing:
 
 
 class UdpTransport:
-    """See aiocop.transport.Transport. `acknowledged` reads `sent` here."""
+    """See aiocop.shipping.transport.Transport. `acknowledged` reads `sent` here."""
 
     def __init__(
         self,
