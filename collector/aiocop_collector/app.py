@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from aiocop_collector.api import build_router, install_problem_handlers
 from aiocop_collector.collector import Collector
@@ -48,7 +48,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.collector = collector
     app.include_router(build_health_router(collector))
-    app.include_router(build_router(Queries(collector.engine)))
+    # Counts are exact: whoever asks after an agent's flush() over udp sees what that agent had sent.
+    app.include_router(build_router(Queries(collector.engine)), dependencies=[Depends(collector.settle)])
     install_problem_handlers(app)
     if token is not None:
         app.add_middleware(BearerToken, token=token)

@@ -1,5 +1,7 @@
 """One collector: its database, its writer and its receivers, started and stopped together."""
 
+import asyncio
+import contextlib
 from typing import Final
 
 import structlog
@@ -15,6 +17,9 @@ from aiocop_wire import Address, UnixAddress
 
 STOP_TIMEOUT_S: Final = 8.0
 """How long a last commit may take: container engines send SIGKILL ten seconds after SIGTERM."""
+
+SETTLE_TIMEOUT_S: Final = 1.0
+"""How long an answer may wait for what has been received to be stored."""
 
 
 class Collector:
@@ -59,6 +64,18 @@ class Collector:
             status = self.store.status()
             self._log.error("not committed, and not acknowledged", reports=status.pending_reports, error=status.error)
         return committed
+
+    async def settle(self) -> None:
+        """Return when all that had been received before the call is stored, or after SETTLE_TIMEOUT_S, or when the
+        database cannot store it: so that who reads the store sees what agents were told to be sent (udp: `flush`).
+        """
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._settle(), SETTLE_TIMEOUT_S)
+
+    async def _settle(self) -> None:
+        for receiver in self.receivers:
+            await receiver.take_in()
+        await self.store.settle()
 
     def _bind(self, address: Address) -> UnixReceiver | UdpReceiver:
         if isinstance(address, UnixAddress):

@@ -82,6 +82,10 @@ class Store:
         self._log = structlog.get_logger("aiocop_collector.store")
         self._pending: deque[Arrival] = deque()
         self._in_flight: Sequence[Arrival] = ()
+        self._offered = 0  # arrivals ever taken in, and of these …
+        self._settled = 0  # … how many were committed or refused: they leave in the order they came
+        self._hurried = 0  # those up to here are not to wait for FLUSH_INTERVAL_S
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._bytes = 0
         self._arrived = asyncio.Event()
         self._much = asyncio.Event()
@@ -113,17 +117,32 @@ class Store:
         with contextlib.suppress(asyncio.CancelledError):
             await task
         self._state = "stopped"
+        self._tell_waiting(self._offered)
         return not self._pending and not self._in_flight
 
     def offer(self, arrival: Arrival) -> None:
         """Take an arrival in. Never blocks; a receiver that finds `is_full` afterwards must wait for room."""
         self._pending.append(arrival)
+        self._offered += 1
         self._bytes += arrival.size_bytes
         self._arrived.set()
         if self._bytes >= FLUSH_BYTES:
             self._much.set()
         if self._bytes >= PENDING_BYTES:
             self._room.clear()
+
+    async def settle(self) -> None:
+        """Have what was offered so far committed now, and return once it is; many callers share one commit.
+
+        Returns also when the database cannot commit: then what is stored is all there is to see for now.
+        """
+        if self._settled == self._offered or self._error is not None or self._task is None:
+            return
+        self._hurried = self._offered
+        self._much.set()
+        done = asyncio.get_running_loop().create_future()
+        self._waiting.append((self._offered, done))
+        await done
 
     @property
     def is_full(self) -> bool:
@@ -162,10 +181,22 @@ class Store:
                 await self._prune()
             if not self._pending:
                 continue
-            await _wait(self._much, last_flush_s + FLUSH_INTERVAL_S - loop.time())
+            if self._settled >= self._hurried:
+                await _wait(self._much, last_flush_s + FLUSH_INTERVAL_S - loop.time())
             last_flush_s = loop.time()
-            self._in_flight = self._take()
-            await self._write(self._in_flight)
+            await self._flush()
+
+    async def _flush(self) -> None:
+        self._in_flight = batch = self._take()
+        await self._write(batch)
+        self._settled += len(batch)
+        self._tell_waiting(self._settled)
+
+    def _tell_waiting(self, settled: int) -> None:
+        while self._waiting and self._waiting[0][0] <= settled:
+            _, done = self._waiting.popleft()
+            if not done.done():  # its caller may have given up
+                done.set_result(None)
 
     def _take(self) -> list[Arrival]:
         taken: list[Arrival] = []
@@ -239,6 +270,7 @@ class Store:
             self._log.error("commit failed, will be tried again", error=reason)
         self._error = reason
         self._state = "waiting"
+        self._tell_waiting(self._offered)
 
     def _let_go(self, batch: Sequence[Arrival]) -> None:
         """These arrivals need no more care."""
@@ -261,8 +293,7 @@ class Store:
                         async with connection.begin():
                             more = await old.delete_batch(connection)
                     if self._pending:
-                        self._in_flight = self._take()
-                        await self._write(self._in_flight)
+                        await self._flush()
         except Exception as error:  # noqa: BLE001 the border to the database: old rows do no harm for another hour
             self._log.warning("pruning failed", error=reason_of(error))
 

@@ -83,7 +83,6 @@ def test_counts_are_exact_under_uvicorn(collector, loop, transport):
         worked = httpx.get(f"{url}/work", timeout=DEADLINE_S, trust_env=False).json()
         assert worked["flushed"] is True
         assert worked["faults"] == 0
-        wait_until(lambda: collector.get("/hotspots", since="1h")["total"] >= 2, "the collector has committed")
         expect_the_known_freezes(collector, worked["measured_ms"])
         (agent,) = collector.get("/agents")["agents"]
         assert (agent["service"], agent["reports_lost"], agent["reports_duplicated"]) == ("counted", 0, 0)

@@ -33,6 +33,7 @@ class UdpReceiver:
         self._view = memoryview(self._buffer)
         self._waiting: asyncio.Task[None] | None = None
         self._listening = False
+        self._bytes_taken = 0
 
     @property
     def is_listening(self) -> bool:
@@ -62,6 +63,20 @@ class UdpReceiver:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._waiting
 
+    async def take_in(self) -> None:
+        """Hand over everything that had reached the socket by now, also while more keeps coming."""
+        if not self._listening:
+            return
+        # Datagrams leave the kernel's buffer in order: after a whole buffer of them, those of before are out.
+        enough = self._bytes_taken + self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        while self._listening and self._bytes_taken < enough:
+            if self._store.is_full:
+                await self._store.room()
+            elif not self._receive_some() and not self._store.is_full:
+                return
+            else:
+                await asyncio.sleep(0)
+
     def _drain(self) -> None:
         self._receive_some()
         if self._store.is_full and self._listening:
@@ -86,6 +101,7 @@ class UdpReceiver:
             except OSError:
                 # An ICMP error for something sent from this address; the socket is as good as before.
                 continue
+            self._bytes_taken += size_bytes
             take(view[:size_bytes])
             if self._store.is_full:
                 return False

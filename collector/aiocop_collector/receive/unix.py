@@ -43,6 +43,9 @@ class UnixReceiver:
             self._server = None
         remove_unix(self._socket, self._path, self._inode)
 
+    async def take_in(self) -> None:
+        """Nothing to do: what a stream's agent was not told to be committed, it does not count as delivered."""
+
     async def finish(self) -> None:
         """Send what the sessions were told, and end them."""
         tasks = list(self._sessions)
