@@ -1,0 +1,8 @@
+"""`python -m aiocop.run`, the same as `aiocop-run`."""
+
+import sys
+
+from aiocop.run.launcher import main
+
+if __name__ == "__main__":
+    sys.exit(main())
