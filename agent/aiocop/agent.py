@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from aiocop.aggregate import Aggregate
+from aiocop.allowing import AllowBlocking, AllowRule
 from aiocop.calls import Calls
-from aiocop.catalogue import standard_operations
+from aiocop.catalogue import OPERATION_CAUSES, Operation, OperationCause, standard_operations
 from aiocop.config import Configuration
 from aiocop.events import Events, SlowTaskCallback
 from aiocop.frames import FrameNames
@@ -26,6 +27,7 @@ from aiocop.gc_pauses import GarbagePauses
 from aiocop.identity import ProcessIdentity
 from aiocop.loops import RUNNER_MODULE, Loops
 from aiocop.opentelemetry_context import active_span
+from aiocop.severity import WEIGHTS
 from aiocop.shipping.shipper import Shipper
 from aiocop.slice import Slices
 from aiocop.statistics import Statistics
@@ -232,6 +234,38 @@ class Agent:
             self._turns.remove()
             self._garbage_pauses.remove()
 
+    def allow(self, operation: str | None, module: str | None, function: str | None) -> AllowRule:
+        """See `aiocop.allow`."""
+        if operation is None and module is None and function is None:
+            raise ValueError("allow() needs at least one of operation=, module= and function=")
+        rule = AllowRule(operation, module, function)
+        with self._lock:
+            self._traces.set_rules((*self._traces.rules, rule))
+        return rule
+
+    def disallow(self, rule: AllowRule) -> None:
+        """See `aiocop.disallow`."""
+        with self._lock:
+            self._traces.set_rules(tuple([known for known in self._traces.rules if known is not rule]))
+
+    def allow_blocking(self) -> AllowBlocking:
+        """See `aiocop.allow_blocking`."""
+        return AllowBlocking(self._slices)
+
+    def register_operation(
+        self, target: str, *, weight: int, cause: OperationCause, advice: str, name: str | None
+    ) -> None:
+        """See `aiocop.register_operation`."""
+        module, dot, _ = target.rpartition(".")
+        if not dot or not module:
+            raise ValueError(f"register_operation({target!r}): give a dotted name, like 'shop.legacy.Client.fetch'")
+        if weight not in WEIGHTS:
+            raise ValueError(f"register_operation({target!r}): weight must be one of {WEIGHTS}, not {weight!r}")
+        if cause not in OPERATION_CAUSES:
+            raise ValueError(f"register_operation({target!r}): cause must be one of {OPERATION_CAUSES}, not {cause!r}")
+        with self._lock:
+            self.calls.add(Operation(name or target, weight, cause, advice, targets=(target,)))
+
     # --- questions ----------------------------------------------------------------------------------------------------
 
     @property
@@ -264,6 +298,7 @@ class Agent:
             "slices": aggregate.slices(),
             "faults": self._slices.faults,
             "callback_failures": self.events.failures,
+            "allowed": {str(rule): rule.matches for rule in self._traces.rules},
         }
         if shipper is None:
             recorded = aggregate.recorded()

@@ -1,9 +1,12 @@
 """The module-level functions of `import aiocop`: each one asks the process's one agent."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from aiocop.agent import Agent
+from aiocop.allowing import AllowBlocking, AllowRule
 from aiocop.events import ContextProvider, RaiseOnViolations, SlowTaskCallback
+from aiocop.severity import WEIGHT_MODERATE
 from aiocop.statistics import Statistics
 
 _agent = Agent()
@@ -169,9 +172,50 @@ def is_raise_on_violations_enabled() -> bool:
     return _agent.events.raising_enabled()
 
 
-def raise_on_violations() -> RaiseOnViolations:
-    """`with aiocop.raise_on_violations():` — enable_raise_on_violations() for the block."""
-    return RaiseOnViolations(_agent.events)
+def raise_on_violations(*, at_call: bool = False) -> RaiseOnViolations:
+    """`with aiocop.raise_on_violations():` — enable_raise_on_violations() for the block.
+
+    With `at_call`, a call of high severity raises HighSeverityBlockingIoException itself, in the offending line and
+    before it happens: `pytest.raises` and `try` around an `await` work, and the rest of the loop goes on.
+    """
+    return RaiseOnViolations(_agent.events, at_call=at_call)
+
+
+def allow(*, operation: str | None = None, module: str | None = None, function: str | None = None) -> AllowRule:
+    """Accept the blocking calls that match all given patterns (`*` and `?` as in file names), from now on.
+
+    `module` (with its submodules) and `function` (a qualified name) match one and the same frame between the call and
+    its call site. What is allowed is neither counted nor reported; `statistics().allowed` tells how often each rule
+    matched. Raises ValueError when no pattern is given.
+    """
+    return _agent.allow(operation, module, function)
+
+
+def disallow(rule: AllowRule) -> None:
+    """Take a rule of allow() back; one that is not there is no error."""
+    _agent.disallow(rule)
+
+
+def allow_blocking() -> AllowBlocking:
+    """`with aiocop.allow_blocking():` — what blocks in the block, in the current task, is accepted."""
+    return _agent.allow_blocking()
+
+
+def register_operation(
+    target: str,
+    *,
+    weight: int = WEIGHT_MODERATE,
+    cause: Literal["io", "wait", "cpu"] = "io",
+    advice: str = "",
+    name: str | None = None,
+) -> None:
+    """Add a blocking function to the catalogue, by its dotted name: `register_operation("shop.legacy.Client.fetch")`.
+
+    It is wrapped with the others, at once where they are wrapped already, or when its module is imported. `weight` is
+    one of WEIGHT_*; `name` is what events and hotspots call it. A name that is known is replaced from the next start().
+    Raises ValueError for a target without a dot or an unknown weight or cause.
+    """
+    _agent.register_operation(target, weight=weight, cause=cause, advice=advice, name=name)
 
 
 def reset_blocking_events() -> None:

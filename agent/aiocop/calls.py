@@ -15,7 +15,9 @@ from types import FunctionType, MethodType
 from typing import Any, Final
 
 from aiocop._stdlib import get_ident, getframe, perf_counter_ns
+from aiocop.allowing import allowed_since_ns
 from aiocop.catalogue import Operation
+from aiocop.errors import HighSeverityBlockingIoException
 from aiocop.loop_thread import LoopThread
 from aiocop.patches import Patches
 from aiocop.slice import Slices
@@ -37,25 +39,42 @@ class Calls:
         self._waiting: dict[str, list[Operation]] = {}
         """Operations to wrap once a module is imported, by its name."""
         self._hooked = False
+        self._installed = False
+        self._importing: set[str] = set()
+        """Awaited modules whose import has begun. Looked at by the hook at every audit event; empty but for moments."""
         self._on_import: dict[str, Callable[[Any], None]] = {}
 
     # --- installing ---------------------------------------------------------------------------------------------------
 
     def install_wrappers(self) -> None:
         """Wrap the functions of the catalogue; those of modules nobody has imported yet, when somebody does."""
+        self._installed = True
         for operation in self.operations.values():
-            if not operation.targets:
-                continue
-            missing = [name for name in operation.modules if name not in sys.modules]
-            if missing:
-                self._waiting.setdefault(missing[-1], []).append(operation)
-            else:
-                self._wrap(operation)
+            self._wrap_or_wait(operation)
 
-    def _wrap(self, operation: Operation) -> None:
+    def add(self, operation: Operation) -> None:
+        """Put an operation into the catalogue; wrap it if the others are wrapped."""
+        self.operations[operation.name] = operation
+        if self._installed:
+            self._wrap_or_wait(operation)
+
+    def _wrap_or_wait(self, operation: Operation) -> None:
+        if not operation.targets:
+            return
+        missing = [name for name in operation.modules if name not in sys.modules]
+        if missing:
+            self._waiting.setdefault(missing[-1], []).append(operation)
+        elif not self._wrap(operation) and not operation.audit_events:
+            # Not there yet: look again whenever a module on the way to it has been imported.
+            for name in _prefixes(operation.targets[0]):
+                if name not in sys.modules:
+                    self._waiting.setdefault(name, []).append(operation)
+
+    def _wrap(self, operation: Operation) -> bool:
         wrapped = [self._wrap_target(operation, target) for target in operation.targets]
-        if any(wrapped):
+        if any(wrapped) and operation.name not in self.patched:
             self.patched.append(operation.name)
+        return any(wrapped)
 
     def _wrap_target(self, operation: Operation, target: str) -> bool:
         owner_name, _, name = target.rpartition(".")
@@ -90,8 +109,10 @@ class Calls:
 
     def remove(self) -> None:
         """Give every function back, and let the hook return at once."""
+        self._installed = False
         self._by_event.clear()
         self._waiting.clear()
+        self._importing.clear()
         self._on_import.clear()
         self.patched.clear()
         self._patches.restore()
@@ -102,14 +123,19 @@ class Calls:
         find_operation = self._by_event.get
         slices = self._slices
         find_thread = slices.threads.get
-        awaited = (self._waiting, self._on_import)
+        waiting = self._waiting
+        on_import = self._on_import
+        pending = self._importing
 
         def hook(event: str, args: tuple[Any, ...]) -> None:
+            if pending:
+                self._look_for_imports()
             operation = find_operation(event)
             if operation is None:
                 return
-            if event == "import" and (awaited[0] or awaited[1]):
-                self._look_for_imports()
+            if event == "import" and (args[0] in waiting or args[0] in on_import):
+                # Its import begins; one of the events after it finds the module there.
+                pending.add(args[0])
             thread = find_thread(get_ident())
             if thread is None or not (thread.started_ns or slices.enter_implicit(thread)):
                 return
@@ -119,21 +145,25 @@ class Calls:
             try:
                 frame = getframe(1)
                 counters = slices.counters_at(thread, operation, frame)
-                if counters.site.muted:
+                if counters.site.silent or (slices.allowing_used and allowed_since_ns()):
+                    slices.pass_over(thread, counters, 0)
                     return
                 thread.record_start(counters)
                 if slices.events.wanted:
-                    slices.describe_call(thread, counters, args, frame)
+                    slices.describe_call(thread, counters, args, frame, beforehand=True)
+            except HighSeverityBlockingIoException:
+                raise
             except Exception:  # noqa: BLE001 - the border to the service: an audit hook that raises ends the user's call
                 slices.fault()
 
         return hook
 
     def _look_for_imports(self) -> None:
-        for name in [*self._waiting, *self._on_import]:
+        for name in list(self._importing):
             module = sys.modules.get(name)
             if module is None or getattr(getattr(module, "__spec__", None), "_initializing", False):
                 continue
+            self._importing.discard(name)
             for operation in self._waiting.pop(name, ()):
                 self._wrap(operation)
             then = self._on_import.pop(name, None)
@@ -162,6 +192,12 @@ class _Target:
         return self
 
 
+def _prefixes(target: str) -> list[str]:
+    """`a`, `a.b` of `a.b.function`."""
+    parts = target.split(".")
+    return [".".join(parts[:length]) for length in range(1, len(parts))]
+
+
 def resolve(dotted: str) -> Any:
     """The module or class of a dotted name; None where there is none."""
     parts = dotted.split(".")
@@ -172,10 +208,8 @@ def resolve(dotted: str) -> Any:
             for part in parts[length:]:
                 found = getattr(found, part, None)
             return found
-    try:
-        return import_module(dotted)
-    except ImportError:
-        return None
+    # Nobody's module is imported on the agent's account, except a standard one.
+    return import_module(dotted) if dotted in sys.stdlib_module_names else None
 
 
 def _function(slices: Slices, operation: Operation, original: Any) -> FunctionType:
@@ -226,8 +260,10 @@ def measure(
     if not counts_from_ns:
         try:
             counters = slices.counters_at(thread, operation, frame)
-            if slices.events.wanted and not counters.site.muted:
-                call = slices.describe_call(thread, counters, args, frame)
+            if slices.events.wanted and not counters.site.silent and not (slices.allowing_used and allowed_since_ns()):
+                call = slices.describe_call(thread, counters, args, frame, beforehand=True)
+        except HighSeverityBlockingIoException:
+            raise
         except Exception:  # noqa: BLE001 - the border to the service: our fault must not become the caller's
             slices.fault()
             return original(*args, **kwargs)
@@ -245,7 +281,9 @@ def measure(
         if counters is None:
             if own_ns >= counts_from_ns:
                 _record_wait(slices, thread, operation, args, frame, own_ns)
-        elif not counters.site.muted or own_ns >= slices.threshold_ns:
+        elif counters.site.silent or (slices.allowing_used and allowed_since_ns()):
+            slices.pass_over(thread, counters, own_ns)
+        else:
             thread.record(counters, own_ns)
             if call is not None:
                 call.duration_ns = own_ns
@@ -256,11 +294,12 @@ def _record_wait(
 ) -> None:
     try:
         counters = slices.counters_at(thread, operation, frame)
-        if counters.site.muted and own_ns < slices.threshold_ns:
+        if counters.site.silent or (slices.allowing_used and allowed_since_ns()):
+            slices.pass_over(thread, counters, own_ns)
             return
         thread.record(counters, own_ns)
         if slices.events.wanted:
-            call = slices.describe_call(thread, counters, args, frame)
+            call = slices.describe_call(thread, counters, args, frame, beforehand=False)
             if call is not None:
                 call.duration_ns = own_ns
     except Exception:  # noqa: BLE001 - the border to the service: our fault must not become the caller's

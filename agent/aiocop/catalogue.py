@@ -13,6 +13,8 @@ from aiocop.severity import WEIGHT_HEAVY, WEIGHT_LIGHT, WEIGHT_MODERATE, WEIGHT_
 
 Advice = str
 OperationCause = Literal["io", "wait", "cpu", "gc", "gil", "loop"]
+OPERATION_CAUSES: Final = ("io", "wait", "cpu")
+"""Causes of what can be called; the others are only observed."""
 
 _HTTP: Final = "Use an asynchronous HTTP client (httpx.AsyncClient, aiohttp), or asyncio.to_thread()."
 _DNS: Final = "Use await loop.getaddrinfo(), or a client that resolves asynchronously."

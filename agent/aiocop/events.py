@@ -29,7 +29,10 @@ MAX_ARGUMENT_LENGTH: Final = 100
 _MAX_CACHED_TRACES: Final = 4_096
 
 _logger = logging.getLogger("aiocop")
-_raise_on_violations: ContextVar[bool] = ContextVar("aiocop_raise_on_violations", default=False)
+_OFF: Final = 0
+_AFTER_SLICE: Final = 1
+_AT_CALL: Final = 2
+_raise_on_violations: ContextVar[int] = ContextVar("aiocop_raise_on_violations", default=_OFF)
 
 
 class BlockingCall:
@@ -127,20 +130,20 @@ class Events:
         self.providers = ()
         self.late_providers = ()
 
-    def enable_raising(self) -> "Token[bool]":
-        """Raise on violations in the current context from now on."""
+    def enable_raising(self, *, at_call: bool = False) -> "Token[int]":
+        """Raise on violations in the current context from now on: after the slice, or before the call happens."""
         self._raising_used = True
         self._update()
-        return _raise_on_violations.set(True)
+        return _raise_on_violations.set(_AT_CALL if at_call else _AFTER_SLICE)
 
     def disable_raising(self) -> None:
-        _raise_on_violations.set(False)
+        _raise_on_violations.set(_OFF)
 
-    def reset_raising(self, token: "Token[bool]") -> None:
+    def reset_raising(self, token: "Token[int]") -> None:
         _raise_on_violations.reset(token)
 
     def raising_enabled(self) -> bool:
-        return _raise_on_violations.get()
+        return _raise_on_violations.get() != _OFF
 
     def _update(self) -> None:
         self.wanted = bool(self.callbacks) or self._raising_used
@@ -149,8 +152,20 @@ class Events:
 
     def note_raising(self, thread: _RaisingThread) -> None:
         """Remember that a blocking call happened where exceptions were asked for."""
-        if self._raising_used and _raise_on_violations.get():
+        if self._raising_used and _raise_on_violations.get() == _AFTER_SLICE:
             thread.raising = True
+
+    def raise_at_call(self, call: BlockingCall, threshold_ns: int) -> None:
+        """Raise HighSeverityBlockingIoException instead of a call, where that was asked for and it deserves it."""
+        weight = call.site.definition.weight
+        if self._raising_used and weight >= THRESHOLD_HIGH and _raise_on_violations.get() == _AT_CALL:
+            raise HighSeverityBlockingIoException(
+                severity_score=weight,
+                severity_level=get_severity_level_from_score(weight),
+                elapsed_ms=0.0,
+                threshold_ms=threshold_ns / 1e6,
+                events=[blocking_event_info(call)],
+            )
 
     def provide(self) -> dict[str, Any]:
         """What the context providers say now."""
@@ -242,12 +257,13 @@ class Events:
 class RaiseOnViolations:
     """`with raise_on_violations():` — in this context, a slow slice with severe blocking calls raises."""
 
-    def __init__(self, events: Events) -> None:
+    def __init__(self, events: Events, *, at_call: bool) -> None:
         self._events = events
-        self._token: Token[bool] | None = None
+        self._at_call = at_call
+        self._token: Token[int] | None = None
 
     def __enter__(self) -> "RaiseOnViolations":
-        self._token = self._events.enable_raising()
+        self._token = self._events.enable_raising(at_call=self._at_call)
         return self
 
     def __exit__(

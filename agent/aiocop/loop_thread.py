@@ -22,6 +22,7 @@ class LoopThread(CounterTable):
     """The state of one thread that runs event loops, and what it counted."""
 
     __slots__ = (
+        "allowed_ns",
         "calls",
         "clock",
         "credited_ns",
@@ -64,6 +65,8 @@ class LoopThread(CounterTable):
         self.gc_started_ns = 0
         self.gc_ns = 0
         """Garbage collection in the running slice."""
+        self.allowed_ns = 0
+        """Time of the running slice in which it was allowed to block."""
         self.turn_started_ns = 0
         """When the loop's selector returned last, inside a turn; 0 otherwise."""
         self.credited_ns = 0

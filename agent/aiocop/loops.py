@@ -102,7 +102,7 @@ def _handle_runner(slices: Slices, watchdog: Watchdog, original: Callable[[Any],
                 thread.started_ns = 0
                 if thread.nested_ns:
                     thread.credited_ns += thread.nested_ns
-                    thread.nested_ns = 0
+                    thread.nested_ns = thread.allowed_ns = 0
 
     return _run
 
@@ -136,7 +136,7 @@ def _callback_runner(slices: Slices, watchdog: Watchdog) -> Callable[..., Any]:
                 slices.finish(thread, elapsed_ns, callback, "uvloop", None, before)
             else:
                 thread.started_ns = 0
-                thread.nested_ns = 0
+                thread.nested_ns = thread.allowed_ns = 0
 
     return run_callback
 

@@ -14,6 +14,8 @@ WEIGHT_LIGHT: Final = 1
 WEIGHT_TRIVIAL: Final = 0
 """Answered without leaving memory in all but odd cases."""
 
+WEIGHTS: Final = (WEIGHT_TRIVIAL, WEIGHT_LIGHT, WEIGHT_MODERATE, WEIGHT_HEAVY)
+
 THRESHOLD_HIGH: Final = 50
 THRESHOLD_MEDIUM: Final = 10
 THRESHOLD_LOW: Final = 1

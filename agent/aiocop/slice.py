@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from aiocop._stdlib import get_ident, perf_counter_ns, time_ns
 from aiocop.aggregate import Aggregate, SiteCounters
+from aiocop.allowing import allowed_since_ns
 from aiocop.attribution import Moment, Sample, is_waiting, may_have_computed, shares, starved_ns, tells
 from aiocop.callback_names import callback_code, task_name
 from aiocop.catalogue import CPU, TURN, WAIT, Operation
@@ -54,6 +55,8 @@ class Slices:
         self.trace_depth = 20
         self.faults = 0
         """Slices that could not be accounted for."""
+        self.allowing_used = False
+        """Whether `with allow_blocking():` was ever entered; until then nobody looks for it."""
         self.traces = traces
         self.aggregate = aggregate
         self.events = events
@@ -170,10 +173,40 @@ class Slices:
                 self.traces.keep_trace(site, self.traces.stack(frame, MAX_SITE_FRAMES))
         return counters
 
+    def pass_over(self, thread: LoopThread, counters: SiteCounters, own_ns: int) -> None:
+        """A call at a silent site, or in `with allow_blocking():`, which accounts for the time itself."""
+        site = counters.site
+        if site.rule is not None:
+            site.rule.matches += 1
+            thread.allowed_ns += own_ns
+        elif site.muted and own_ns >= self.threshold_ns:
+            thread.record(counters, own_ns)
+
+    def allow_since(self, entered_ns: int) -> None:
+        """The calling thread's running slice was allowed to block from `entered_ns` (perf_counter_ns) until now."""
+        thread = self.threads.get(get_ident())
+        if thread is None or not thread.started_ns or not entered_ns:
+            return
+        since_ns = max(entered_ns, thread.started_ns)
+        allowed_ns = perf_counter_ns() - since_ns
+        # Neither a call's nor the samples' time: as if a wrapper had measured all of it.
+        thread.nested_ns = min(thread.nested_ns, since_ns - thread.started_ns) + allowed_ns
+        thread.allowed_ns += allowed_ns
+
     def describe_call(
-        self, thread: LoopThread, counters: SiteCounters, arguments: tuple[Any, ...], frame: FrameType | None
+        self,
+        thread: LoopThread,
+        counters: SiteCounters,
+        arguments: tuple[Any, ...],
+        frame: FrameType | None,
+        *,
+        beforehand: bool,
     ) -> BlockingCall | None:
-        """Note a call for the slice's event; None past the bound. Only where a callback wants events."""
+        """Note a call for the slice's event; None past the bound. Only where a callback wants events.
+
+        `beforehand`: the call has not happened yet. Then, and only where raise_on_violations(at_call=True) asked for
+        it, raises HighSeverityBlockingIoException.
+        """
         self.events.note_raising(thread)
         if thread.provided is None:
             # The providers are the user's code: what blocks in them is not this slice's, nor described by itself.
@@ -187,6 +220,8 @@ class Slices:
             return None
         call = BlockingCall(counters.site, arguments, self.events.trace(self.traces, frame, self.trace_depth))
         thread.calls.append(call)
+        if beforehand:
+            self.events.raise_at_call(call, self.threshold_ns)
         return call
 
     def forget_calls(self) -> None:
@@ -237,6 +272,11 @@ class Slices:
     ) -> SliceFacts | None:
         samples: list[Sample] = []
         cpu_ns = -1
+        if self.allowing_used:
+            self.allow_since(allowed_since_ns(context))
+        thread.credited_ns += thread.allowed_ns
+        elapsed_ns -= thread.allowed_ns
+        thread.nested_ns -= thread.allowed_ns
         slow = elapsed_ns >= self.threshold_ns
         if slow:
             ended = Moment(perf_counter_ns(), thread.clock.read())
@@ -251,11 +291,11 @@ class Slices:
             rest_ns = elapsed_ns - thread.nested_ns - starved
             self._attribute_unmeasured(thread, rest_ns, elapsed_ns, ended, samples, callback)
             thread.glimpse = ended
-            thread.credited_ns += elapsed_ns
             for counters in thread.touched:
                 counters.slow_count += 1
             if self.shipping and thread.touched:
                 self._ship(thread, elapsed_ns, cpu_ns, callback)
+        thread.credited_ns += elapsed_ns if slow else thread.nested_ns
         if not self.events.wanted or not (slow or thread.calls):
             return None
         provide = self.events.provide
@@ -289,6 +329,7 @@ class Slices:
         thread.touched = []
         thread.nested_ns = 0
         thread.gc_ns = 0
+        thread.allowed_ns = 0
         thread.operation = None
         thread.last_unmeasured = None
         if thread.calls or thread.provided is not None:
@@ -337,6 +378,9 @@ class Slices:
         return site
 
     def _give(self, thread: LoopThread, site: Site, blocked_ns: int) -> None:
+        if site.rule is not None:
+            site.rule.matches += 1
+            return
         counters = thread.counters(site, self.aggregate.other)
         if counters.slice_started_ns == thread.started_ns and counters.slice_count:
             thread.add_time(counters, blocked_ns)

@@ -28,6 +28,8 @@ class Statistics(NamedTuple):
     """Why the last connection failed."""
     faults: int
     """Exceptions inside the agent, which cost a slice or a call its entry; 0, or a bug to report."""
+    allowed: Mapping[str, int]
+    """How often each rule of allow() matched; 0 is a dead rule."""
     callback_failures: int
     """Exceptions of callbacks and context providers."""
     agent_cpu_ns: int

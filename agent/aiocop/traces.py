@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from types import CodeType, FrameType
 from typing import Any, Final, NamedTuple
 
+from aiocop.allowing import AllowRule
 from aiocop.catalogue import Operation
 from aiocop.frames import FRAME_AIOCOP, FRAME_RUNNER, FrameNames, is_own_business
 from aiocop_wire import (
@@ -42,15 +43,19 @@ class StackFrame(NamedTuple):
 class Site:
     """The static facts of a site, shared by all threads of the process."""
 
-    __slots__ = ("call_site", "definition", "entry_point", "muted", "trace_ids")
+    __slots__ = ("call_site", "definition", "entry_point", "muted", "rule", "silent", "trace_ids")
 
-    def __init__(self, definition: SiteDefinition, *, muted: bool) -> None:
+    def __init__(self, definition: SiteDefinition, rule: AllowRule | None, *, muted: bool) -> None:
         self.definition = definition
         self.call_site = shown(definition.frames[definition.call_site])
         """`path:line:function`"""
         self.entry_point = shown(definition.frames[0])
         self.muted = muted
         """An event loop did this on its own behalf: nothing to report unless a slice is slow."""
+        self.rule = rule
+        """The rule that allows it."""
+        self.silent = muted or rule is not None
+        """A call here is no ordinary call: see Slices.pass_over. The one flag that the hot path reads."""
         self.trace_ids: tuple[int, ...] = ()
         """Full traces kept so far; replaced, never changed in place. Written by the loops' threads."""
 
@@ -62,6 +67,7 @@ class Traces:
         self.names = names
         self.sites: dict[int, Site] = {}
         self.traces: dict[int, TraceDefinition] = {}
+        self.rules: tuple[AllowRule, ...] = ()
 
     def key_of(self, operation: str, frame: FrameType | None) -> Key:
         """What identifies a call: the operation, and module and line of each frame down to the call site."""
@@ -170,7 +176,17 @@ class Traces:
             call_site=call_site,
             advice=operation.advice,
         )
-        return self.sites.setdefault(identifier, Site(definition, muted=muted))
+        return self.sites.setdefault(identifier, Site(definition, self._rule_for(definition), muted=muted))
+
+    def set_rules(self, rules: tuple[AllowRule, ...]) -> None:
+        """Allow what these rules match, known sites included."""
+        self.rules = rules
+        for site in list(self.sites.values()):
+            site.rule = self._rule_for(site.definition)
+            site.silent = site.muted or site.rule is not None
+
+    def _rule_for(self, definition: SiteDefinition) -> AllowRule | None:
+        return next((rule for rule in self.rules if rule.allows(definition.operation, definition.frames)), None)
 
     def keep_trace(self, site: Site, stack: list[StackFrame]) -> int:
         """Keep a full trace of a site while it has few; the id of the trace, 0 when it was not kept."""
