@@ -8,15 +8,13 @@ counts its matches, so that dead rules can be found.
 from contextvars import Context, ContextVar
 from fnmatch import fnmatchcase
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from aiocop._stdlib import perf_counter_ns
 from aiocop_wire import Frame
 
 if TYPE_CHECKING:
     from contextvars import Token
-
-    from aiocop.slice import Slices
 
 _entered_ns: ContextVar[int] = ContextVar("aiocop_allow_blocking", default=0)
 """perf_counter_ns at which the current context entered `with allow_blocking():`; 0 outside of one."""
@@ -54,10 +52,19 @@ class AllowRule:
         return self.function is None or fnmatchcase(frame.function, self.function)
 
 
+class AllowsTime(Protocol):
+    """What is told of allowed time: the slices."""
+
+    allowing_used: bool
+
+    def allow_since(self, entered_ns: int) -> None:
+        """The running slice was allowed to block since then."""
+
+
 class AllowBlocking:
     """`with allow_blocking():` — what blocks in the block, in this task, is accepted."""
 
-    def __init__(self, slices: "Slices") -> None:
+    def __init__(self, slices: AllowsTime) -> None:
         self._slices = slices
         self._token: Token[int] | None = None
 
