@@ -1,0 +1,172 @@
+"""What a freeze can be: the collector, the loop itself, another thread, the host."""
+
+import asyncio
+import contextlib
+import gc
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+from tests.corpus.scenario import freezes, innocent, stopwatch
+
+
+class _Collected:
+    """Times the collector's own pauses, which have no line to put a stopwatch around."""
+
+    def __init__(self):
+        self.longest_ms = 0.0
+        self._started = 0.0
+
+    def __call__(self, phase, _info):
+        if phase == "start":
+            self._started = time.perf_counter()
+        else:
+            self.longest_ms = max(self.longest_ms, (time.perf_counter() - self._started) * 1000)
+
+
+def young_objects():
+    """Many objects that the collector has not looked at yet."""
+    gc.disable()
+    return [[number] for number in range(700_000)]
+
+
+@freezes("garbage collection pauses", culprit="<gc>", cause="gc", prepare=young_objects)
+async def collector_pause(_objects):
+    collected = _Collected()
+    gc.callbacks.append(collected)
+    await asyncio.sleep(0)
+    gc.enable()
+    for _ in range(3000):
+        _kept = [[] for _ in range(10)]
+    stopwatch.laps_ms.append(collected.longest_ms)
+    gc.callbacks.remove(collected)
+
+
+@freezes("an explicit `gc.collect()`, its caller's", prepare=young_objects)
+async def collect(_objects):
+    await asyncio.sleep(0)
+    with stopwatch:
+        gc.collect()  # <- culprit
+
+
+@freezes("many small callbacks that add up to a long turn", culprit="<loop>", cause="loop")
+async def long_turn():
+    def small():
+        deadline = time.thread_time() + 0.001
+        while time.thread_time() < deadline:
+            pass
+
+    loop = asyncio.get_running_loop()
+    await asyncio.sleep(0.005)
+    started = time.perf_counter()
+    for _ in range(100):
+        loop.call_soon(small)
+    await asyncio.sleep(0)
+    stopwatch.laps_ms.append((time.perf_counter() - started) * 1000)
+
+
+@freezes("another thread holds the GIL: a regular expression", cause="gil")
+async def regular_expression_elsewhere():
+    def hold():
+        with stopwatch:
+            pattern.search("a" * 22)  # <- culprit
+
+    pattern = re.compile(r"(a+)+b")
+    await asyncio.sleep(0.005)
+    thread = threading.Thread(target=hold)
+    thread.start()
+    while thread.is_alive():
+        await asyncio.sleep(0.001)
+
+
+@freezes(
+    "another thread holds the GIL: sorting",
+    cause="gil",
+    prepare=lambda: [str(n * 7919 % 99_991) for n in range(350_000)],
+)
+async def sorting_elsewhere(unsorted):
+    def hold():
+        with stopwatch:
+            sorted(unsorted)  # <- culprit
+
+    await asyncio.sleep(0.005)
+    thread = threading.Thread(target=hold)
+    thread.start()
+    while thread.is_alive():
+        await asyncio.sleep(0.001)
+
+
+@freezes("another thread holds the GIL while a slice runs", cause="gil")
+async def elsewhere_during_a_slice():
+    def hold():
+        go.wait()
+        with stopwatch:
+            pattern.search("a" * 22)  # <- culprit
+
+    pattern = re.compile(r"(a+)+b")
+    go = threading.Event()
+    thread = threading.Thread(target=hold)
+    thread.start()
+    await asyncio.sleep(0.005)
+    go.set()
+    for number in range(100_000):
+        str(number)
+    thread.join(5)
+
+
+def _run_beside(*arguments):
+    return subprocess.Popen([sys.executable, "-S", "-E", "-c", *arguments])
+
+
+def stopper():
+    """A program that stops this process for a while and lets it go on."""
+    code = (
+        "import os, signal, sys, time; pid = int(sys.argv[1]); time.sleep(0.15); os.kill(pid, signal.SIGSTOP);"
+        "time.sleep(0.15); os.kill(pid, signal.SIGCONT)"
+    )
+    return _run_beside(code, str(os.getpid()))
+
+
+@innocent("a process that was stopped and goes on", prepare=stopper)
+async def stopped(program):
+    deadline = time.perf_counter() + 0.5
+    while time.perf_counter() < deadline:
+        await asyncio.sleep(0.001)
+    program.send_signal(signal.SIGTERM)
+
+
+@innocent("a process that was stopped in the middle of a slice", prepare=stopper)
+async def stopped_in_a_slice(program):
+    deadline = time.perf_counter() + 0.5
+    while time.perf_counter() < deadline:
+        number = 0
+        while number < 20_000:
+            number += 1
+        await asyncio.sleep(0)
+    program.send_signal(signal.SIGTERM)
+
+
+def rivals():
+    """Programs that want the one CPU that this process may use, and are preferred."""
+    cpu = min(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cpu})
+    programs = [_run_beside("import time; end = time.time() + 20\nwhile time.time() < end: pass") for _ in range(3)]
+    time.sleep(0.3)
+    with contextlib.suppress(PermissionError):
+        os.nice(4)
+    return programs
+
+
+@innocent("a host that is out of CPU", prepare=rivals)
+async def starved_host(programs):
+    for _ in range(10):
+        deadline = time.thread_time() + 0.01
+        while time.thread_time() < deadline:
+            pass
+        await asyncio.sleep(0)
+    for program in programs:
+        program.kill()
