@@ -67,7 +67,7 @@ class SlowTaskEvent:
     started_at: float = 0.0
     """Unix time in seconds."""
     cause: str = ""
-    """Why most of the time went: `io`, `wait`, `cpu`, `gc`, `gil`, `loop`."""
+    """Where most of the time went: `io`, `wait`, `cpu`, `gc`, `gil`, `loop`; `starved` when the host gave no CPU."""
     cpu_ms: float | None = None
     """CPU time of the loop's thread in the part of the slice that was watched; None where it was not."""
     gc_ms: float = 0.0

@@ -53,7 +53,9 @@ class SliceFacts(NamedTuple):
     elapsed_ns: int
     threshold_ns: int
     exceeded: bool
-    """Above the threshold, not counting time in which the host gave no CPU."""
+    """Above the threshold."""
+    starved: bool
+    """Above it only because the host gave the thread no CPU."""
     calls: tuple[BlockingCall, ...]
     sites: tuple[tuple[Site, int, int], ...]
     """(site, count, blocked ns) of everything that froze the loop in it."""
@@ -227,7 +229,7 @@ class Events:
             context={},
             cpu_stack_samples=count_samples(traces, facts.samples),
             started_at=(time_ns() - facts.elapsed_ns) / 1e9,
-            cause=worst[0].definition.cause if worst is not None else "cpu",
+            cause=_cause(facts, worst),
             cpu_ms=facts.cpu_ns / 1e6 if facts.cpu_ns >= 0 else None,
             gc_ms=facts.gc_ns / 1e6,
             task_name=facts.task_name,
@@ -271,6 +273,12 @@ class RaiseOnViolations:
     ) -> None:
         if self._token is not None:
             self._events.reset_raising(self._token)
+
+
+def _cause(facts: SliceFacts, worst: tuple[Site, int, int] | None) -> str:
+    if facts.starved:
+        return "starved"
+    return worst[0].definition.cause if worst is not None else "cpu"
 
 
 def format_trace(traces: Traces, stack: Iterable[StackFrame]) -> str:

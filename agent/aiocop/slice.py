@@ -21,9 +21,12 @@ from aiocop.attribution import Moment, Sample, is_waiting, may_have_computed, sh
 from aiocop.callback_names import callback_code, task_name
 from aiocop.catalogue import CPU, TURN, WAIT, Operation
 from aiocop.events import BlockingCall, Events, SliceFacts
+from aiocop.heartbeat import Heartbeat, private_beat
 from aiocop.loop_thread import LoopThread
+from aiocop.stalls import FinishedSlice, StallBoard
 from aiocop.traces import LOOP, MAX_SITE_FRAMES, Site, Traces
 from aiocop_wire import SlowEvent, SlowSite
+from aiocop_wire.heartbeat import BEGUN, ENTERED
 
 MAX_CALLS_PER_SLICE: Final = 50
 """Blocking calls of one slice that its event describes; all of them are counted."""
@@ -53,6 +56,9 @@ class Slices:
         self.shipping = False
         """Whether slow events are queued for a shipper."""
         self.trace_depth = 20
+        self.stalls: StallBoard | None = None
+        """Told of slices that took longer than its `stall_after`."""
+        self.heartbeat: Heartbeat | None = None
         self.faults = 0
         """Slices that could not be accounted for."""
         self.allowing_used = False
@@ -77,12 +83,22 @@ class Slices:
             if self.threads.get(thread.ident) is thread:
                 del self.threads[thread.ident]
             thread.clock.close()
+            if self.heartbeat is not None:
+                self.heartbeat.leave(thread.ident)
             aggregate.retire_table(number)
 
         aggregate.add_table(number, thread)
+        if self.heartbeat is not None:
+            thread.beat = self.heartbeat.beat(thread.ident)
         self.threads[thread.ident] = thread
         self._departures.departure = _Departure(leave)
         return thread
+
+    def show_on(self, heartbeat: Heartbeat | None) -> None:
+        """Let the threads write what they run where a collector can read it; None for nowhere, as after a fork."""
+        self.heartbeat = heartbeat
+        for thread in list(self.threads.values()):
+            thread.beat = private_beat() if heartbeat is None else heartbeat.beat(thread.ident)
 
     def this_thread(self) -> LoopThread:
         """The state of the calling thread."""
@@ -117,7 +133,7 @@ class Slices:
         except RuntimeError:
             return False
         thread.implicit = True
-        thread.started_ns = perf_counter_ns()
+        thread.started_ns = thread.beat[BEGUN] = perf_counter_ns()
         return True
 
     def leave_implicit(self, thread: LoopThread) -> bool:
@@ -171,6 +187,7 @@ class Slices:
             thread.remember(key, counters)
             if self.shipping:
                 self.traces.keep_trace(site, self.traces.stack(frame, MAX_SITE_FRAMES))
+        thread.beat[ENTERED] = counters.site.definition.site_id ^ thread.started_ns
         return counters
 
     def pass_over(self, thread: LoopThread, counters: SiteCounters, own_ns: int) -> None:
@@ -277,17 +294,17 @@ class Slices:
         thread.credited_ns += thread.allowed_ns
         elapsed_ns -= thread.allowed_ns
         thread.nested_ns -= thread.allowed_ns
-        slow = elapsed_ns >= self.threshold_ns
-        if slow:
+        exceeded = slow = elapsed_ns >= self.threshold_ns
+        if exceeded:
             ended = Moment(perf_counter_ns(), thread.clock.read())
-            starved = starved_ns(thread.glimpse, ended, elapsed_ns)
-            thread.starved_ns += starved
-            # What the host took is nobody's fault.
-            slow = elapsed_ns - starved >= self.threshold_ns
-        if slow:
             samples = [sample for sample in thread.samples if sample.started_ns == thread.started_ns]
             if samples and samples[0].times is not None and ended.times is not None:
                 cpu_ns = ended.times.cpu_ns - samples[0].times.cpu_ns
+            starved = starved_ns(thread.glimpse, ended, elapsed_ns)
+            thread.starved_ns += starved
+            # What the host took is nobody's fault: without it the slice may not be slow at all.
+            slow = elapsed_ns - starved >= self.threshold_ns
+        if slow:
             rest_ns = elapsed_ns - thread.nested_ns - starved
             self._attribute_unmeasured(thread, rest_ns, elapsed_ns, ended, samples, callback)
             thread.glimpse = ended
@@ -295,14 +312,17 @@ class Slices:
                 counters.slow_count += 1
             if self.shipping and thread.touched:
                 self._ship(thread, elapsed_ns, cpu_ns, callback)
+            if self.stalls is not None and elapsed_ns >= self.stalls.stall_after_ns:
+                self.stalls.finished.append(FinishedSlice(thread.started_ns, elapsed_ns, _costliest(thread)))
         thread.credited_ns += elapsed_ns if slow else thread.nested_ns
-        if not self.events.wanted or not (slow or thread.calls):
+        if not self.events.wanted or not (exceeded or thread.calls):
             return None
         provide = self.events.provide
         return SliceFacts(
             elapsed_ns=elapsed_ns,
             threshold_ns=self.threshold_ns,
-            exceeded=slow,
+            exceeded=exceeded,
+            starved=exceeded and not slow,
             calls=tuple(thread.calls),
             sites=tuple([(item.site, item.slice_count, item.slice_blocked_ns) for item in thread.touched]),
             samples=tuple([tuple(sample.stack) for sample in samples]),
@@ -419,6 +439,12 @@ class Slices:
             gc_us=thread.gc_ns // 1_000,
         )
         self.aggregate.offer_slow_event(thread, event)
+
+
+def _costliest(thread: LoopThread) -> Site | None:
+    if not thread.touched:
+        return None
+    return max(thread.touched, key=lambda counters: counters.slice_blocked_ns).site
 
 
 def _nothing() -> None:
