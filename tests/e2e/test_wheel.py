@@ -19,7 +19,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.wheel, pytest.mark.timeout(900)]
 
-PACKAGES = ("aiocop", "aiocop_collector", "aiocop_wire")
+PACKAGES = ("aiocop", "aiocop_collector", "aiocop_pytest", "aiocop_wire")
 
 SERVICE = """
 import asyncio, sys, time
@@ -69,7 +69,7 @@ def wheel(built: Path) -> Path:
     return found
 
 
-def test_the_wheel_holds_three_typed_packages_and_nothing_else(wheel: Path):
+def test_the_wheel_holds_four_typed_packages_and_nothing_else(wheel: Path):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         (metadata_name,) = [name for name in names if name.endswith(".dist-info/METADATA")]
