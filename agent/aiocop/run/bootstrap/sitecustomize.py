@@ -19,7 +19,7 @@ TYPE_CHECKING = False  # type checkers take it for true; to import it from typin
 if TYPE_CHECKING:
     from collections.abc import Callable
     from importlib.machinery import ModuleSpec
-    from types import ModuleType
+    from types import FrameType, ModuleType
     from typing import Any
 
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
@@ -38,13 +38,20 @@ _UVLOOP_SCHEDULING = (
 )
 
 
+# From gunicorn 25 on its master answers gunicornc on a loop in a thread: no application, and threads of ours have no
+# place in a process that forks workers.
+_NOT_A_SERVICE = "gunicorn.ctl."
+
+
 class FirstLoop:
     """Starts the agent when the process's first event loop is about to run; takes itself back from everywhere then."""
 
     def __init__(self) -> None:
         self._lock = RLock()  # loops of two threads: the second waits until the agent is there
-        self._begun = False
-        self._replaced: list[tuple[Any, str, Any, Any]] = []
+        self._begun = False  # with the lock held: start() may run a callback that comes here again
+        self._done = False
+        self._announcement: list[Replaced] = []
+        self._scheduling: list[Replaced] = []
         self._imports = ImportWatch({"asyncio.events": self._meet_asyncio, "uvloop": self._meet_uvloop})
 
     def await_it(self) -> None:
@@ -56,7 +63,7 @@ class FirstLoop:
         original = getattr(events, _ANNOUNCEMENT)
 
         def set_running_loop(loop: Any) -> Any:
-            if not self._begun and loop is not None:
+            if not self._done and loop is not None:
                 self._begin()
             return original(loop)
 
@@ -64,54 +71,76 @@ class FirstLoop:
         for module in (events, sys.modules.get("asyncio")):
             if getattr(module, _ANNOUNCEMENT, None) is original:
                 setattr(module, _ANNOUNCEMENT, set_running_loop)
-        self._replaced.append((events, _ANNOUNCEMENT, original, set_running_loop))
+        self._announcement += [
+            Replaced(name, _ANNOUNCEMENT, original, set_running_loop) for name in ("asyncio.events", "asyncio")
+        ]
 
     def _meet_uvloop(self, uvloop: ModuleType) -> None:
         for name in _UVLOOP_SCHEDULING:
             original = getattr(uvloop.Loop, name)
-            replacement = self._scheduling(name, original)
+            replacement = self._schedule(name, original)
             setattr(uvloop.Loop, name, replacement)
-            self._replaced.append((uvloop.Loop, name, original, replacement))
+            self._scheduling.append(Replaced("uvloop", name, original, replacement))
 
-    def _scheduling(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    def _schedule(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         def schedule(loop: Any, *args: Any, **kwargs: Any) -> Any:
-            if self._begun:  # somebody has kept us, or wraps us
+            if self._done or not self._begin():  # done: somebody has kept us, or wraps us
                 return original(loop, *args, **kwargs)
-            self._begin()
             return getattr(loop, name)(*args, **kwargs)
 
         return schedule
 
-    def _begin(self) -> None:
+    def _begin(self) -> bool:
+        """Whether this call started the agent, or waited for the one that did."""
+        if _is_called_by(_NOT_A_SERVICE):
+            return False
         with self._lock:
             if self._begun:
-                return
+                return self._done
             self._begun = True
-            self._give_back()
             path = os.environ.get(_PYTHONPATH)
             try:
                 # A Python that is started meanwhile (by a logging handler, say) must not come here again.
                 _set_path(_without_folder(path))
                 import aiocop  # noqa: PLC0415 - a process without a loop shall not pay for it
 
+                self._give_back(self._scheduling)  # where the agent will put its own
                 aiocop.start()
             except Exception as error:  # noqa: BLE001 - the border to the service: it runs unwatched rather than not at all
                 _say(f"{type(error).__name__}: {error}")
             finally:
                 _set_path(path)  # workers that this process starts are to be watched too
+                self._imports.remove()
+                self._give_back(self._scheduling)
+                self._give_back(self._announcement)
+                self._done = True
+            return True
 
-    def _give_back(self) -> None:
-        self._imports.remove()
-        for owner, name, original, replacement in self._replaced:
-            if vars(owner).get(name) is not replacement:
-                continue  # somebody replaced it after us, and will find us inert
-            if isinstance(owner, type):
-                delattr(owner, name)  # uvloop.Loop inherits all of them
-            else:
-                setattr(owner, name, original)
-            if name == _ANNOUNCEMENT and getattr(sys.modules.get("asyncio"), name, None) is replacement:
-                setattr(sys.modules["asyncio"], name, original)
-        self._replaced.clear()
+    def _give_back(self, replaced: list[Replaced]) -> None:
+        while replaced:
+            replaced.pop().give_back()
+
+
+class Replaced:
+    """An attribute of a module, or of uvloop.Loop, that is ours for a while."""
+
+    def __init__(self, module: str, name: str, original: Any, replacement: Any) -> None:
+        self._module = module
+        self._name = name
+        self._original = original
+        self._replacement = replacement
+
+    def give_back(self) -> None:
+        """Unless somebody replaced it after us: they will find us inert."""
+        owner: Any = sys.modules.get(self._module)
+        if owner is not None and self._name in _UVLOOP_SCHEDULING:
+            owner = owner.Loop
+        if owner is None or vars(owner).get(self._name) is not self._replacement:
+            return
+        if isinstance(owner, type):
+            delattr(owner, self._name)  # uvloop.Loop inherits all of them
+        else:
+            setattr(owner, self._name, self._original)
 
 
 class ImportWatch:
@@ -192,6 +221,15 @@ def run_next_sitecustomize() -> None:
     finally:
         if index is not None:
             sys.path.insert(index, _FOLDER)  # launchers hand sys.path to their workers, as PYTHONPATH
+
+
+def _is_called_by(modules: str) -> bool:
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - inspect would have to be imported
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).startswith(modules):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _is_folder(entry: object) -> bool:
