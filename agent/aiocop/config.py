@@ -71,6 +71,12 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "A slice that holds its loop longer than this many milliseconds is slow and reported as an event.",
     ),
     Option(
+        "stall_after_ms",
+        ("AIOCOP_STALL_AFTER_MS",),
+        "1000",
+        "A slice that holds its loop longer than this many milliseconds is reported while it still does.",
+    ),
+    Option(
         "enabled",
         ("AIOCOP_ENABLED",),
         "1",
@@ -94,6 +100,7 @@ class Configuration(NamedTuple):
     collector: tuple[Address, ...]
     """Tried in this order at every connection attempt."""
     threshold_ms: float
+    stall_after_ms: float
     enabled: bool
     application: tuple[str, ...]
     shipping: bool
@@ -112,6 +119,7 @@ class Configuration(NamedTuple):
         environment: str | None = None,
         release: str | None = None,
         threshold_ms: float | None = None,
+        stall_after_ms: float | None = None,
         enabled: bool | None = None,
         application: Sequence[str] = (),
         environ: Mapping[str, str] = os.environ,
@@ -136,6 +144,7 @@ class Configuration(NamedTuple):
             **values,
             collector=resolver.find("collector", collector, _address, _address, default_collector),
             threshold_ms=resolver.find("threshold_ms", threshold_ms, _threshold, _threshold_text, 30.0),
+            stall_after_ms=resolver.find("stall_after_ms", stall_after_ms, _threshold, _threshold_text, 1000.0),
             enabled=chosen_enabled,
             application=resolver.find("application", names, _packages, _packages_text, ()),
             shipping=chosen_enabled and not resolver.problems,
@@ -293,6 +302,8 @@ def _program_name() -> str:
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     if spec is not None and spec.name:
         return str(spec.name).removesuffix(".__main__")[:MAX_NAME]
-    stem, extension = os.path.splitext(os.path.basename(sys.argv[0] if sys.argv else ""))
+    folder, file = os.path.split(sys.argv[0] if sys.argv else "")
+    # `python -m shop` in a process that multiprocessing has spawned: only the path of shop/__main__.py is left.
+    stem, extension = os.path.splitext(os.path.basename(folder) if file == "__main__.py" else file)
     name = stem if extension in (".py", ".pyc", ".pyz") else stem + extension
     return name[:MAX_NAME] if name and not name.startswith("-") else "python"
