@@ -207,3 +207,38 @@ def test_plain():
     marked_only = run(source, "--aiocop-threshold-ms=150", "--strict-markers")
     marked_only.assert_outcomes(passed=4, failed=2)
     marked_only.stdout.fnmatch_lines_random(["FAILED *::test_strict*", "FAILED *::test_not_this_one*"])
+
+
+def test_a_pause_of_the_garbage_collector_is_not_held_against_the_test(run):
+    done = run(
+        """
+import gc
+
+gc.disable()
+heap = [[] for _ in range(1_000_000)]
+
+async def pause():
+    gc.enable()
+    [[] for _ in range(10_000)]
+    gc.disable()
+
+def test_pause_of_the_garbage_collector():
+    asyncio.run(pause())
+
+async def collect():
+    gc.collect()
+
+def test_explicit_collection():
+    asyncio.run(collect())
+""",
+        "--aiocop",
+        "--aiocop-threshold-ms=15",
+    )
+    done.assert_outcomes(passed=1, failed=1)
+    done.stdout.re_match_lines(
+        [
+            r"Event loop blocked \d+ ms at test_shop.py:\d+:collect \(call, .*",
+            r"    operation  gc.collect\(\): \d+ ms",
+            r"    advice     Collect between requests.*",
+        ]
+    )
