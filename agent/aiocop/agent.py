@@ -13,7 +13,7 @@ import atexit
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from aiocop.aggregate import Aggregate
@@ -24,12 +24,14 @@ from aiocop.config import Configuration
 from aiocop.events import Events, SlowTaskCallback
 from aiocop.frames import FrameNames
 from aiocop.gc_pauses import GarbagePauses
+from aiocop.heartbeat import Heartbeat, open_heartbeat
 from aiocop.identity import ProcessIdentity
 from aiocop.loops import RUNNER_MODULE, Loops
 from aiocop.opentelemetry_context import active_span
 from aiocop.severity import WEIGHTS
 from aiocop.shipping.shipper import Shipper
 from aiocop.slice import Slices
+from aiocop.stalls import StallBoard
 from aiocop.statistics import Statistics
 from aiocop.traces import Traces
 from aiocop.turns import Turns
@@ -38,6 +40,7 @@ from aiocop.watchdog import Watchdog
 _logger = logging.getLogger("aiocop")
 DEFAULT_THRESHOLD_MS: Final = 30.0
 EXIT_FLUSH_S: Final = 2.0
+_CLOSED: Final = -1
 
 
 class Agent:
@@ -77,6 +80,7 @@ class Agent:
         environment: str | None = None,
         release: str | None = None,
         threshold_ms: float | None = None,
+        stall_after_ms: float | None = None,
         enabled: bool | None = None,
         application: Sequence[str] = (),
         on_slow_task: SlowTaskCallback | None = None,
@@ -89,6 +93,7 @@ class Agent:
             environment=environment,
             release=release,
             threshold_ms=threshold_ms,
+            stall_after_ms=stall_after_ms,
             enabled=enabled,
             application=application,
         )
@@ -127,12 +132,34 @@ class Agent:
 
     def _start_shipping(self, configuration: Configuration) -> None:
         self._slices.shipping = True
+        stall_after_ns = round(configuration.stall_after_ms * 1e6)
+        stalls = heartbeat = None
+        # Without the watchdog nobody looks at slices that run, nor says when they have ended.
+        if self._watchdog.running:
+            stalls = StallBoard(self._traces, stall_after_ns, self._wake_shipper)
+            heartbeat = open_heartbeat(stall_after_ns)
+        self._slices.stalls = stalls
+        self._slices.show_on(heartbeat)
         self._shipper = Shipper(
             source=self._slices.aggregate,
             identity=ProcessIdentity(configuration, self._loop_names),
             addresses=configuration.collector,
+            stalls=stalls,
+            heartbeat_descriptor=lambda: _CLOSED if heartbeat is None else heartbeat.descriptor,
         )
         self._shipper.start()
+
+    def _wake_shipper(self) -> None:
+        shipper = self._shipper
+        if shipper is not None:
+            shipper.wake()
+
+    def _end_heartbeat(self, end: Callable[[Heartbeat], None]) -> None:
+        heartbeat = self._slices.heartbeat
+        self._slices.stalls = None
+        self._slices.show_on(None)
+        if heartbeat is not None:
+            end(heartbeat)
 
     def flush(self, timeout: float = EXIT_FLUSH_S) -> bool:
         """See `aiocop.flush`."""
@@ -150,6 +177,8 @@ class Agent:
             self.calls.remove()
             self._watchdog.stop()
             shipper, self._shipper = self._shipper, None
+            # Before the flush: without the watchdog nobody would say that a slice has ended.
+            self._end_heartbeat(Heartbeat.close)
             flushed = shipper.stop(timeout) if shipper is not None else True
             self._slices.shipping = False
             self._slices.begin_anew(self._new_aggregate())
@@ -376,6 +405,7 @@ class Agent:
         self._watchdog.abandon()
         if self._shipper is not None:
             self._shipper.abandon()
+        self._end_heartbeat(Heartbeat.abandon)
         self._slices.begin_anew(self._new_aggregate())
         if self._resume_watchdog:
             self._watchdog.start()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiocop._stdlib import get_ident
 from aiocop.aggregate import CounterTable, SiteCounters
+from aiocop.heartbeat import private_beat
 from aiocop.thread_clock import ThreadClock
 from aiocop_wire import UPPER_EDGES_NS
 
@@ -23,6 +24,7 @@ class LoopThread(CounterTable):
 
     __slots__ = (
         "allowed_ns",
+        "beat",
         "calls",
         "clock",
         "credited_ns",
@@ -49,6 +51,9 @@ class LoopThread(CounterTable):
     def __init__(self) -> None:
         super().__init__()
         self.ident = get_ident()
+        self.beat = private_beat()
+        """What a collector on this host can read of this thread: the start of its last slice, and the site entered last
+        (aiocop_wire.heartbeat). Never kept in a local variable: a forked child and stop() put another in its place."""
         self.clock = ThreadClock()
         self.glimpse: Moment | None = None
         """The thread's times when the watchdog last saw it in a young slice, or when a slow slice ended."""

@@ -6,8 +6,8 @@ callback on as an argument of one shared runner, so that nothing is allocated th
 left alone: it calls `call_later`.) uvloop's transports call their protocols without any of these: a blocking call in
 one opens a slice of its own (`Slices.enter_implicit`).
 
-Cost model. Per slice: get_ident, one dict look-up, two clock readings, and about ten attribute reads and writes; 0.3 µs
-on CPython 3.12. Nothing is allocated.
+Cost model. Per slice: get_ident, one dict look-up, two clock readings, about ten attribute reads and writes, and one
+word of the heartbeat; 0.4 µs on CPython 3.12. Nothing is allocated.
 
 A trace ends at the first frame of this module: no function here may stand between a callback and what it calls.
 """
@@ -24,6 +24,7 @@ from aiocop.errors import HighSeverityBlockingIoException
 from aiocop.patches import Patches
 from aiocop.slice import Slices
 from aiocop.watchdog import Watchdog
+from aiocop_wire.heartbeat import BEGUN
 
 RUNNER_MODULE: Final = __name__
 
@@ -89,6 +90,7 @@ def _handle_runner(slices: Slices, watchdog: Watchdog, original: Callable[[Any],
         before = handle._context.run(events.provide) if events.providers else None  # noqa: SLF001 - as in CPython
         callback = handle._callback  # noqa: SLF001 - gone once the handle is cancelled by its own callback
         thread.started_ns = started_ns = perf_counter_ns()
+        thread.beat[BEGUN] = started_ns
         if watchdog.parked:
             watchdog.wake()
         try:
@@ -121,6 +123,7 @@ def _callback_runner(slices: Slices, watchdog: Watchdog) -> Callable[..., Any]:
             return callback(*args)
         before = events.provide() if events.providers else None
         thread.started_ns = started_ns = perf_counter_ns()
+        thread.beat[BEGUN] = started_ns
         if watchdog.parked:
             watchdog.wake()
         try:

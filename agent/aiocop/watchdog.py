@@ -4,6 +4,9 @@ It wakes when a running slice reaches half the threshold, and from then on takes
 `interval_ns` at first, more rarely as the slice grows old, so that a freeze of minutes costs no more samples than a
 freeze of a second. While no slice runs it is parked on a lock and costs nothing; the next slice wakes it.
 
+A slice that runs past `stall_after` it tells to the stall board (stalls.py), and until it has ended it looks at least
+twice a second. On the heartbeat it marks that it could look, which slices have ended, and where it saw one that runs.
+
 A native call that holds the GIL keeps this thread from running; the stack it sees right afterwards is still the
 culprit's.
 """
@@ -13,13 +16,17 @@ from typing import Final
 
 from aiocop._stdlib import allocate_lock, current_frames, perf_counter_ns, thread_time_ns
 from aiocop.attribution import Moment, Sample
+from aiocop.catalogue import CPU
 from aiocop.loop_thread import LoopThread
 from aiocop.slice import MAX_SAMPLES_PER_SLICE, Slices
+from aiocop.stalls import REFRESH_NS
 from aiocop.traces import MAX_SITE_FRAMES
+from aiocop_wire.heartbeat import BEGUN, FINISHED, SEEN, SEEN_IN
 
-THREAD_NAME: Final = "aiocop-watchdog"
+THREAD_NAME: Final = "aiocop-cpu-sampler"  # as published; programs look for it
 _SHORTEST_SLEEP_NS: Final = 1_000_000
 _SHORTEST_ARM_NS: Final = 1_000_000
+_STALLED_LOOK_NS: Final = REFRESH_NS // 2
 
 
 class Watchdog:
@@ -80,40 +87,84 @@ class Watchdog:
     def _run(self) -> None:
         past_cpu_ns = self.cpu_ns
         while not self._stopping:
-            wait_ns = self._look()
+            wait_ns = self._look_safely()
             self.cpu_ns = past_cpu_ns + thread_time_ns()
             if wait_ns is None:
                 self.parked = True
                 # A slice that began before it could see `parked` has nobody to wake: look once more.
-                if self._stopping or any(thread.started_ns for thread in list(self._slices.threads.values())):
+                if self._stopping or self._running():
                     self.parked = False
                     continue
                 self._wake.acquire()
                 # Look at once: the GIL may have been held since the slice woke us. Then stay awake for a while: to be
                 # parked and woken between many short slices would cost the loop more than to look in vain.
-                wait_ns = self._look() or self._armed_after_ns()
+                wait_ns = self._look_safely() or self._armed_after_ns()
             self._wake.acquire(timeout=max(wait_ns, _SHORTEST_SLEEP_NS) / 1e9)
 
     def _armed_after_ns(self) -> int:
         return max(_SHORTEST_ARM_NS, self._slices.threshold_ns // 2) if self.arm_ns is None else self.arm_ns
 
+    def _look_safely(self) -> int | None:
+        try:
+            return self._look()
+        except Exception:  # noqa: BLE001 - the border of the thread: without it slices would seem to run for ever
+            self._slices.fault()
+            return _STALLED_LOOK_NS
+
+    def _running(self) -> set[int]:
+        """The slices that run, by their start; those that ended are marked so on the heartbeat."""
+        running: set[int] = set()
+        for thread in list(self._slices.threads.values()):
+            begun_ns = thread.beat[BEGUN]
+            started_ns = thread.started_ns
+            if started_ns:
+                running.add(started_ns)
+                if thread.beat[FINISHED] == started_ns:
+                    thread.beat[FINISHED] = 0  # context providers ran when we looked last: not a part of the slice
+            else:
+                # What was there before we saw that nothing runs has ended, whatever begins right now.
+                thread.beat[FINISHED] = begun_ns
+        return running
+
     def _look(self) -> int | None:
         """Sample what is old enough. How long until something else may be, None while no slice runs."""
         arm_ns = self._armed_after_ns()
         wait_ns: int | None = None
+        stalls = self._slices.stalls
+        heartbeat = self._slices.heartbeat
+        if heartbeat is not None:
+            heartbeat.looked(perf_counter_ns())
+        running = self._running()
         for thread in list(self._slices.threads.values()):
             started_ns = thread.started_ns
             if not started_ns:
                 continue
             age_ns = perf_counter_ns() - started_ns
-            if age_ns >= arm_ns:
-                self._sample(thread, started_ns)
-                next_ns = max(self.interval_ns, age_ns // 16)
-            else:
-                thread.glimpse = Moment(perf_counter_ns(), thread.clock.read())
-                next_ns = arm_ns - age_ns
+            next_ns = self._look_at(thread, started_ns, age_ns, arm_ns)
+            if stalls is not None:
+                if age_ns >= stalls.stall_after_ns:
+                    stalls.look(thread, started_ns, perf_counter_ns())
+                    next_ns = min(next_ns, _STALLED_LOOK_NS)
+                else:
+                    next_ns = min(next_ns, stalls.stall_after_ns - age_ns)
             wait_ns = next_ns if wait_ns is None else min(wait_ns, next_ns)
+        if stalls is not None:
+            stalls.settle(running | self._running())
         return wait_ns
+
+    def _look_at(self, thread: LoopThread, started_ns: int, age_ns: int, arm_ns: int) -> int:
+        """Take the sample that is due. How long until the next one is."""
+        if age_ns < arm_ns:
+            thread.glimpse = Moment(perf_counter_ns(), thread.clock.read())
+            return arm_ns - age_ns
+        samples = thread.samples
+        between_ns = max(self.interval_ns, age_ns // 16)
+        if samples and samples[-1].started_ns == started_ns:
+            due_ns = samples[-1].at_ns + between_ns - perf_counter_ns()
+            if due_ns > _SHORTEST_SLEEP_NS:
+                return due_ns
+        self._sample(thread, started_ns)
+        return between_ns
 
     def _sample(self, thread: LoopThread, started_ns: int) -> None:
         samples = thread.samples
@@ -125,3 +176,6 @@ class Watchdog:
         # Looking took a while: only if the same slice still runs was it this slice that was seen.
         if thread.started_ns == started_ns:
             samples.append(Sample(started_ns, perf_counter_ns(), times, measured, stack))
+            if self._slices.heartbeat is not None and not measured:
+                thread.beat[SEEN] = self._slices.traces.site(CPU, stack).definition.site_id
+                thread.beat[SEEN_IN] = started_ns

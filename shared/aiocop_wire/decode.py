@@ -14,8 +14,10 @@ from aiocop_wire.errors import MalformedMessageError, OversizedMessageError, Unk
 from aiocop_wire.histogram import BIN_COUNT
 from aiocop_wire.messages import (
     CAUSES,
+    FROZEN,
     PROTOCOL_VERSION,
     REASONS,
+    STALL_STATES,
     Ack,
     ContextValue,
     Datagram,
@@ -32,6 +34,7 @@ from aiocop_wire.messages import (
     SiteDelta,
     SlowEvent,
     SlowSite,
+    Stall,
     TraceDefinition,
     Welcome,
 )
@@ -146,7 +149,15 @@ def _read_welcome(body: _Body) -> Welcome:
         committed_sequence=_int(body, "committed_sequence"),
         collector=_text(body, "collector", default=""),
         version=version,
+        features=_read_features(body),
     )
+
+
+def _read_features(body: _Body) -> tuple[str, ...]:
+    features = _items(body, "features")
+    if len(features) > limits.MAX_FEATURES or not all(type(name) is str for name in features):
+        raise _fail("features", f"an array of at most {limits.MAX_FEATURES} texts", features)
+    return features
 
 
 def _read_refused(body: _Body) -> Refused:
@@ -334,6 +345,25 @@ def _read_health(body: _Body) -> Health:
     )
 
 
+def _read_stall(item: object) -> Stall:
+    if type(item) is not dict:
+        raise _fail("stall", "a map", item)
+    state = _text(item, "state", default=FROZEN)
+    counted = item.get("counted", False)
+    if state not in STALL_STATES or type(counted) is not bool:
+        raise MalformedMessageError("stall with an unknown state, or `counted` that is no boolean")
+    return Stall(
+        slice_ns=_int(item, "slice_ns", low=1),
+        started_at_ms=_int(item, "started_at_ms"),
+        blocked_us=_int(item, "blocked_us", high=_MAX_U63 >> 10),
+        state=state,
+        site_id=_int(item, "site_id", default=0, high=_MAX_U64),
+        frames=_read_frames(item.get("frames", ())),
+        counted=counted,
+        thread_name=_text(item, "thread_name", default=""),
+    )
+
+
 def _read_report(body: _Body) -> Report:
     return Report(
         sequence=_int(body, "sequence", low=1),
@@ -343,6 +373,7 @@ def _read_report(body: _Body) -> Report:
         slow_events=tuple([_read_slow_event(item) for item in _items(body, "slow_events")]),
         dropped=_read_dropped(body),
         health=_read_health(body),
+        stalls=tuple([_read_stall(item) for item in _items(body, "stalls")]),
     )
 
 
@@ -354,6 +385,7 @@ def _read_datagram(body: _Body) -> Datagram:
         define=_read_define(_map(body, "define")),
         farewell=_read_farewell(_map(body, "farewell")) if "farewell" in body else None,
         version=version,
+        stall=_read_stall(body["stall"]) if "stall" in body else None,
     )
 
 
@@ -366,4 +398,5 @@ _DECODERS: Final[dict[str, Callable[[_Body], Message]]] = {
     "report": _read_report,
     "farewell": _read_farewell,
     "datagram": _read_datagram,
+    "stall": _read_stall,
 }

@@ -21,6 +21,7 @@ from aiocop_wire.messages import (
     Refused,
     Report,
     SlowEvent,
+    Stall,
     Welcome,
 )
 
@@ -94,9 +95,33 @@ def _slow_event_body(event: SlowEvent) -> dict[str, Any]:
     }
 
 
+def _stall_body(stall: Stall) -> dict[str, Any]:
+    return {
+        "slice_ns": stall.slice_ns,
+        "started_at_ms": stall.started_at_ms,
+        "blocked_us": stall.blocked_us,
+        "state": stall.state,
+        "site_id": stall.site_id,
+        "frames": _frame_items(stall.frames),
+        "counted": stall.counted,
+        "thread_name": stall.thread_name,
+    }
+
+
+def _welcome_body(welcome: Welcome) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "version": welcome.version,
+        "committed_sequence": welcome.committed_sequence,
+        "collector": welcome.collector,
+    }
+    if welcome.features:
+        body["features"] = list(welcome.features)
+    return body
+
+
 def _report_body(report: Report) -> dict[str, Any]:
     health = report.health
-    return {
+    body = {
         "sequence": report.sequence,
         "started_at_ms": report.started_at_ms,
         "span_ms": report.span_ms,
@@ -109,6 +134,9 @@ def _report_body(report: Report) -> dict[str, Any]:
             "agent_cpu_us": health.agent_cpu_us,
         },
     }
+    if report.stalls:
+        body["stalls"] = [_stall_body(stall) for stall in report.stalls]
+    return body
 
 
 def _datagram_body(datagram: Datagram) -> dict[str, Any]:
@@ -119,19 +147,19 @@ def _datagram_body(datagram: Datagram) -> dict[str, Any]:
         body["report"] = _report_body(datagram.report)
     if datagram.farewell is not None:
         body["farewell"] = {"last_sequence": datagram.farewell.last_sequence}
+    if datagram.stall is not None:
+        body["stall"] = _stall_body(datagram.stall)
     return body
 
 
 _ENCODERS: Final[dict[type, tuple[str, Callable[[Any], dict[str, Any]]]]] = {
     Hello: ("hello", lambda m: {"version": m.version, "identity": _identity_body(m.identity)}),
-    Welcome: (
-        "welcome",
-        lambda m: {"version": m.version, "committed_sequence": m.committed_sequence, "collector": m.collector},
-    ),
+    Welcome: ("welcome", _welcome_body),
     Refused: ("refused", lambda m: {"reason": m.reason, "message": m.message}),
     Ack: ("ack", lambda m: {"sequence": m.sequence}),
     Define: ("define", _define_body),
     Report: ("report", _report_body),
     Farewell: ("farewell", lambda m: {"last_sequence": m.last_sequence}),
     Datagram: ("datagram", _datagram_body),
+    Stall: ("stall", _stall_body),
 }

@@ -31,3 +31,6 @@ MAX_NAME: Final = 200
 
 MAX_CONTEXT_ITEMS: Final = 32
 """Keys in the context of one slow event."""
+
+MAX_FEATURES: Final = 32
+"""Names in the features of one welcome."""

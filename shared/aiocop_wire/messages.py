@@ -1,6 +1,6 @@
 """What crosses the socket: plain values, one class per message or repeated item.
 
-    stream (unix://)     agent → collector   Hello, then any of Define, Report, Farewell
+    stream (unix://)     agent → collector   Hello, then any of Define, Report, Stall, Farewell
                          collector → agent   Welcome (or Refused, and the end), then Ack
     datagram (udp://)    agent → collector   Datagram, each one self-contained; nothing comes back
 
@@ -9,11 +9,13 @@ milliseconds. Counters in `Report.dropped` and `Health` are totals since the age
 what happened since the report before.
 
 Rules for changing this: a new field at the end of an item, or a new key of a message, is no new version; a receiver
-ignores what it does not know and has a default for what is missing. Anything else is a new PROTOCOL_VERSION, with a
-line in the history below and new golden files; the old golden files stay.
+ignores what it does not know and has a default for what is missing. A new kind of message is no new version either,
+where the receiver names it among the `features` of its Welcome and the sender sends it only then: an older receiver
+ends a stream over a message it does not know. Anything else is a new PROTOCOL_VERSION, with a line in the history below
+and new golden files; the old golden files stay.
 
 History of versions
-    1   the first.
+    1   the first. Later: Welcome.features, Stall, Report.stalls, Datagram.stall.
 """
 
 from collections.abc import Mapping
@@ -25,9 +27,17 @@ PROTOCOL_VERSION: Final = 1
 Cause = Literal["io", "wait", "cpu", "gc", "gil", "loop", "starved"]
 Reason = Literal["io_blocking", "cpu_blocking"]
 FrameKind = Literal[0, 1, 2]
+StallState = Literal["frozen", "ended"]
 
 CAUSES: Final[tuple[str, ...]] = ("io", "wait", "cpu", "gc", "gil", "loop", "starved")
 REASONS: Final[tuple[str, ...]] = ("io_blocking", "cpu_blocking")
+
+FROZEN: Final = "frozen"
+ENDED: Final = "ended"
+STALL_STATES: Final[tuple[str, ...]] = (FROZEN, ENDED)
+
+FEATURE_STALLS: Final = "stalls"
+"""In Welcome.features: the collector takes Stall messages."""
 
 FRAME_APPLICATION: Final = 0
 FRAME_LIBRARY: Final = 1
@@ -68,6 +78,8 @@ class Welcome(NamedTuple):
     collector: str = ""
     """The collector's version, for logs."""
     version: int = PROTOCOL_VERSION
+    features: tuple[str, ...] = ()
+    """Kinds of messages beyond the first ones that the collector takes: see FEATURE_STALLS."""
 
 
 class Refused(NamedTuple):
@@ -171,6 +183,25 @@ class SlowEvent(NamedTuple):
     context: Mapping[str, ContextValue] = MappingProxyType({})
 
 
+class Stall(NamedTuple):
+    """A slice that runs, or ran, for longer than the agent's `stall_after`. It adds nothing to any count: its calls are
+    counted when they end, in the deltas of a report."""
+
+    slice_ns: int
+    """Start of the slice on the agent's monotonic clock: names the stall among those of its instance."""
+    started_at_ms: int
+    blocked_us: int
+    """So far; in all, once it has ended."""
+    state: str = FROZEN
+    site_id: int = 0
+    """Where it is now (frozen) or was longest (ended); 0 where nobody could look."""
+    frames: tuple[Frame, ...] = ()
+    """The whole stack when it was last looked at, innermost first; empty where nobody could look."""
+    counted: bool = False
+    """The call that freezes is in the deltas already, only its time is not (only its start can be seen)."""
+    thread_name: str = ""
+
+
 class Health(NamedTuple):
     """The agent's own totals since it started."""
 
@@ -195,6 +226,8 @@ class Report(NamedTuple):
     dropped: Mapping[str, int] = MappingProxyType({})
     """Blocking calls, and slow events (reasons ending in `_events`), that will never arrive, by reason."""
     health: Health = Health()
+    stalls: tuple[Stall, ...] = ()
+    """Those that have ended."""
 
 
 class Farewell(NamedTuple):
@@ -211,6 +244,7 @@ class Datagram(NamedTuple):
     define: Define = Define()
     farewell: Farewell | None = None
     version: int = PROTOCOL_VERSION
+    stall: Stall | None = None
 
 
-Message = Hello | Welcome | Refused | Ack | Define | Report | Farewell | Datagram
+Message = Hello | Welcome | Refused | Ack | Define | Report | Farewell | Datagram | Stall

@@ -12,6 +12,7 @@ _EXAMPLES = {
     "environment": ("prod", "prod"),
     "release": ("1.4.0", "1.4.0"),
     "threshold_ms": ("12.5", 12.5),
+    "stall_after_ms": ("250", 250.0),
     "enabled": ("off", False),
     "application": ("shop, shop_lib.orders ,", ("shop", "shop_lib.orders")),
 }

@@ -6,7 +6,7 @@ The happy path costs a few comparisons and returns what came in.
 from collections.abc import Mapping
 from typing import Final
 
-from aiocop_wire import ContextValue, Frame, SiteDefinition, SlowEvent, TraceDefinition
+from aiocop_wire import ContextValue, Frame, SiteDefinition, SlowEvent, Stall, TraceDefinition
 from aiocop_wire.limits import MAX_CONTEXT_ITEMS, MAX_FRAMES, MAX_NAME, MAX_TEXT
 
 _MAX_EVENT_SITES: Final = 256
@@ -35,6 +35,14 @@ def fit_trace(trace: TraceDefinition) -> TraceDefinition:
     """`trace` with its outermost frames and long texts cut off."""
     frames, _ = _fit_frames(trace.frames, 0)
     return trace if frames is trace.frames else TraceDefinition(trace.trace_id, trace.site_id, frames)
+
+
+def fit_stall(stall: Stall) -> Stall:
+    """`stall` with its outermost frames and long texts cut off: at most 100 kB, however its functions are called."""
+    frames = stall.frames[:MAX_FRAMES]
+    if len(frames) < len(stall.frames) or any(len(item.path) + len(item.function) > MAX_NAME for item in frames):
+        return stall._replace(frames=tuple([shorten_frame(item, MAX_NAME) for item in frames]))
+    return stall
 
 
 def _fit_frames(frames: tuple[Frame, ...], call_site: int) -> tuple[tuple[Frame, ...], int]:

@@ -1,9 +1,10 @@
 """What the shipper asks of whoever counts: the seam between aggregate and shipper."""
 
+from collections import deque
 from collections.abc import Collection, Mapping
 from typing import NamedTuple, Protocol
 
-from aiocop_wire import Define, Health, SiteDelta, SlowEvent
+from aiocop_wire import Define, Health, SiteDelta, SlowEvent, Stall
 
 
 class Window(NamedTuple):
@@ -29,3 +30,13 @@ class ReportSource(Protocol):
 
     def health(self) -> Health:
         """Totals of the agent without the shipper's own CPU time, which the shipper adds."""
+
+
+class StallSource(Protocol):
+    """Freezes in progress. Whoever fills it wakes the shipper."""
+
+    ended: deque[Stall]
+    """Those that ended; the shipper takes them away."""
+
+    def going_on(self) -> list[Stall]:
+        """Those that go on, as last seen."""

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
-from aiocop.shipping.fit import fit_event, fit_site, fit_trace
+from aiocop.shipping.fit import fit_event, fit_site, fit_stall, fit_trace
 from aiocop.shipping.pending import PendingWindow
-from aiocop_wire import Define, Health, Report, SiteDelta, SlowEvent, encode, frame
+from aiocop_wire import Define, Health, Report, SiteDelta, SlowEvent, Stall, encode, frame
 from aiocop_wire.limits import MAX_MESSAGE_BYTES
 
 LENGTH_BYTES: Final = 4
@@ -13,6 +13,8 @@ LENGTH_BYTES: Final = 4
 _MAX_DELTAS: Final = 5_000
 _MAX_EVENTS: Final = 250
 _MAX_DEFINITIONS: Final = 1_000
+MAX_STALLS: Final = 8
+"""Ended stalls in one report: what fits it even if every frame is as long as it may be."""
 
 
 class FrozenReport(NamedTuple):
@@ -34,10 +36,14 @@ def freeze(
     first_sequence: int,
     dropped: Mapping[str, int],
     health: Health,
+    stalls: tuple[Stall, ...] = (),
 ) -> list[FrozenReport]:
-    """One report, or more where one would be too large, numbered from `first_sequence`; one even of nothing."""
+    """One report, or more where one would be too large, numbered from `first_sequence`; one even of nothing.
+
+    `stalls`, at most MAX_STALLS of them, come in a report of their own: after the counts of their slices.
+    """
     fitted = tuple([fit_event(event) for event in events])
-    parts = list(_parts(window.deltas, fitted)) or [((), ())]
+    parts = list(_parts(window.deltas, fitted)) or ([] if stalls else [((), ())])
     frozen: list[FrozenReport] = []
     parts.reverse()
     while parts:
@@ -66,6 +72,14 @@ def freeze(
                 trace_ids=used_traces(part_events),
             )
         )
+    if stalls:
+        sequence = first_sequence + len(frozen)
+        fitted_stalls = tuple([fit_stall(stall) for stall in stalls])
+        report = Report(
+            sequence, window.started_at_ms, window.span_ms, dropped=dropped, health=health, stalls=fitted_stalls
+        )
+        sites = frozenset(stall.site_id for stall in stalls if stall.site_id)
+        frozen.append(FrozenReport(sequence, frame(encode(report)), 0, 0, sites, frozenset()))
     return frozen
 
 

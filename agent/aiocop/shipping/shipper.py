@@ -25,13 +25,14 @@ from aiocop._stdlib import (
 )
 from aiocop.shipping.ledger import Ledger
 from aiocop.shipping.pending import MINUTE_MS, PendingEvents, PendingWindow, PendingWindows
-from aiocop.shipping.report_source import ReportSource, Window
+from aiocop.shipping.report_source import ReportSource, StallSource, Window
+from aiocop.shipping.reports import MAX_STALLS
 from aiocop.shipping.statistics import ShippingStatistics
 from aiocop.shipping.transport import NEVER_NS, ONE_MS_NS, ONE_S_NS, REFUSED, STOPPED, WAITING, Transport, logger
 from aiocop.shipping.udp_transport import UdpTransport
 from aiocop.shipping.unix_transport import UnixTransport
 from aiocop.shipping.waker import Waker
-from aiocop_wire import Address, Health, Identity, UdpAddress, UnixAddress
+from aiocop_wire import Address, Health, Identity, Stall, UdpAddress, UnixAddress
 
 __all__ = ["ReportSource", "Shipper", "Window"]
 
@@ -76,12 +77,15 @@ class Shipper:
         addresses: tuple[Address, ...],
         interval_s: float = 1.0,
         wall_clock_ns: Callable[[], int] = time_ns,
+        stalls: StallSource | None = None,
+        heartbeat_descriptor: Callable[[], int] = lambda: -1,
     ) -> None:
         self._source = source
         self._wall_clock_ns = wall_clock_ns
         self._interval_ns = int(interval_s * ONE_S_NS)
         self._ledger = Ledger(source.recorded)
-        self._transport = _make_transport(addresses, identity, source, self._ledger, self._health)
+        self._stalls = stalls
+        self._transport = _make_transport(addresses, identity, source, self._ledger, self._health, heartbeat_descriptor)
         self._windows = PendingWindows()
         self._events = PendingEvents()
         # Re-entrant, because a signal handler may flush or stop while the thread it interrupted does.
@@ -167,6 +171,10 @@ class Shipper:
             return self._settled_at_stop
         finally:
             self._lifecycle.release()
+
+    def wake(self) -> None:
+        """There is something to ship that does not wait for the next window. Any thread; never blocks for long."""
+        self._waker.wake()
 
     def pause(self) -> None:
         """End the thread and keep its connection: for the moment of a fork. `resume` must follow."""
@@ -297,7 +305,10 @@ class Shipper:
         wanted = now_ns >= self._next_take_ns or any(not request.taken for request in self._requests)
         if minute_over or (wanted and transport.ready()):
             self._take(now_ns, wall_ms)
-        while transport.ready() and (self._windows or self._events):
+        stalls = self._stalls
+        if stalls is not None:
+            transport.show_stalls(now_ns, stalls.going_on())
+        while transport.ready() and (self._windows or self._events or (stalls is not None and stalls.ended)):
             self._next_heartbeat_ns = now_ns + _HEARTBEAT_NS
             self._send_oldest(now_ns, wall_ms)
         if transport.ready() and now_ns >= self._next_heartbeat_ns:
@@ -309,12 +320,18 @@ class Shipper:
         window = self._windows.oldest() if self._windows else PendingWindow(wall_ms, wall_ms, ())
         events = self._events.pop_all()
         try:
-            self._transport.send(now_ns, window, events)
+            self._transport.send(now_ns, window, events, self._pop_stalls())
         except (TypeError, ValueError, OverflowError):  # OverflowError is msgpack's for integers above 64 bits
             self._ledger.drop_queued_events(len(events), _UNENCODABLE_EVENTS)
             raise
         if self._windows:
             self._windows.remove_oldest()
+
+    def _pop_stalls(self) -> tuple[Stall, ...]:
+        if self._stalls is None:
+            return ()
+        ended = self._stalls.ended
+        return tuple([ended.popleft() for _ in range(min(len(ended), MAX_STALLS))])  # nobody else takes from it
 
     def _take(self, now_ns: int, wall_ms: int) -> None:
         taken = self._source.take()
@@ -378,6 +395,7 @@ def _make_transport(
     source: ReportSource,
     ledger: Ledger,
     health: Callable[[], Health],
+    heartbeat_descriptor: Callable[[], int],
 ) -> Transport:
     if not addresses:
         raise ValueError("a shipper needs an address")
@@ -385,7 +403,14 @@ def _make_transport(
     if isinstance(first, UdpAddress):
         return UdpTransport(address=first, identity=identity, source=source, ledger=ledger, health=health)
     unix = tuple(address for address in addresses if isinstance(address, UnixAddress))
-    return UnixTransport(addresses=unix, identity=identity, source=source, ledger=ledger, health=health)
+    return UnixTransport(
+        addresses=unix,
+        identity=identity,
+        source=source,
+        ledger=ledger,
+        health=health,
+        heartbeat_descriptor=heartbeat_descriptor,
+    )
 
 
 def _wait_for_exit(native_id: int | None) -> None:

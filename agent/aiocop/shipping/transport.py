@@ -5,11 +5,12 @@ something to send, and does what can be done at once. Only the shipper's thread 
 """
 
 import logging
+from collections.abc import Collection
 from typing import Final, Protocol
 
 from aiocop._stdlib import urandom
 from aiocop.shipping.pending import PendingWindow
-from aiocop_wire import SlowEvent
+from aiocop_wire import SlowEvent, Stall
 
 logger: Final = logging.getLogger("aiocop")
 
@@ -58,8 +59,15 @@ class Transport(Protocol):
     def ready(self) -> bool:
         """Whether `send` may be called."""
 
-    def send(self, now_ns: int, window: PendingWindow, events: tuple[SlowEvent, ...]) -> None:
-        """Take these over: they are in flight until the ledger says delivered. An empty window is a heartbeat.
+    def show_stalls(self, now_ns: int, stalls: Collection[Stall]) -> None:
+        """Tell what is frozen now, as far as that can be sent at once and was not sent yet."""
+
+    def send(
+        self, now_ns: int, window: PendingWindow, events: tuple[SlowEvent, ...], stalls: tuple[Stall, ...] = ()
+    ) -> None:
+        """Take these over: they are in flight until the ledger says delivered. An empty window is a sign of life.
+
+        `stalls` are those that have ended.
 
         The next `turn` writes them. Where it raises, nothing was taken over.
         """

@@ -13,13 +13,14 @@ used up only by a datagram that the kernel took.
 import errno
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from select import POLLIN, POLLOUT
 from socket import AF_UNSPEC, SO_SNDBUF, SOCK_DGRAM, SOL_SOCKET
 from typing import Final
 
 from aiocop._stdlib import getaddrinfo, raw_socket, time_ns
 from aiocop.shipping.datagrams import Part, cut, smaller
+from aiocop.shipping.fit import fit_site, fit_stall
 from aiocop.shipping.ledger import Ledger
 from aiocop.shipping.pending import PendingWindow
 from aiocop.shipping.report_source import ReportSource
@@ -35,7 +36,7 @@ from aiocop.shipping.transport import (
     Backoff,
     logger,
 )
-from aiocop_wire import Datagram, Define, Farewell, Health, Identity, Report, SlowEvent, UdpAddress, encode
+from aiocop_wire import Datagram, Define, Farewell, Health, Identity, Report, SlowEvent, Stall, UdpAddress, encode
 from aiocop_wire.limits import LOOPBACK_DATAGRAM_BYTES, NETWORK_DATAGRAM_BYTES
 
 _PROBE_NS: Final = 50 * ONE_MS_NS
@@ -45,6 +46,7 @@ _RESOLVE_AGAIN_NS: Final = 300 * ONE_S_NS
 _DEFINE_AGAIN_NS: Final = 60 * ONE_S_NS
 _DEFINE_FIRST: Final = 3
 _FAREWELLS: Final = 3
+_STALL_ENDS: Final = 3
 _SEND_BUFFER_BYTES: Final = 1 << 20
 _STEADY_NS: Final = 10 * ONE_S_NS
 _MAX_DEFINED: Final = 20_000
@@ -82,6 +84,7 @@ class UdpTransport:
         self._source = source
         self._ledger = ledger
         self._health = health
+        self._told_stalls: dict[int, int] = {}
         self._backoff = Backoff()
         self._socket: raw_socket | None = None
         self._limit_bytes = NETWORK_DATAGRAM_BYTES
@@ -192,7 +195,42 @@ class UdpTransport:
 
     # Sending
 
-    def send(self, now_ns: int, window: PendingWindow, events: tuple[SlowEvent, ...]) -> None:
+    def show_stalls(self, now_ns: int, stalls: Collection[Stall]) -> None:  # noqa: ARG002 - of the protocol
+        told: dict[int, int] = {}
+        for stall in stalls:
+            if self._told_stalls.get(stall.slice_ns) != stall.blocked_us:
+                self._send_stall(stall)
+            told[stall.slice_ns] = stall.blocked_us
+        self._told_stalls = told
+
+    def _send_stall(self, stall: Stall) -> None:
+        """A datagram of its own, without a sequence: the next look at a stall replaces one that was lost."""
+        if self.state != CONNECTED or self._socket is None:
+            return
+        define = self._source.define([stall.site_id], [])
+        datagram = Datagram(
+            identity=self._identity(),
+            define=Define(tuple([fit_site(site) for site in define.sites])),
+            stall=fit_stall(stall),
+        )
+        data = encode(datagram)
+        while len(data) > self._limit_bytes and stall.frames:
+            stall = stall._replace(frames=stall.frames[: len(stall.frames) // 2])
+            data = encode(datagram._replace(stall=fit_stall(stall)))
+        if len(data) > self._limit_bytes:
+            data = encode(datagram._replace(stall=stall, define=Define()))
+        try:
+            self._socket.send(data)
+            self.bytes_sent += len(data)
+        except OSError as error:
+            self.last_error = f"{self.address}: {error.strerror}"
+
+    def send(
+        self, now_ns: int, window: PendingWindow, events: tuple[SlowEvent, ...], stalls: tuple[Stall, ...] = ()
+    ) -> None:
+        for stall in stalls:
+            for _ in range(_STALL_ENDS):
+                self._send_stall(stall)
         define = self._due_definitions(now_ns, window, events)
         parts = list(cut(window.deltas, events, define, budget_bytes=self._limit_bytes)) or [Part()]
         if self._resolves and now_ns - self._opened_at_ns >= _RESOLVE_AGAIN_NS:

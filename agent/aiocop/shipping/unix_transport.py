@@ -12,13 +12,15 @@ is bounded in size and rate, and whatever is not the protocol ends the connectio
 """
 
 import errno
+import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from select import POLLIN, POLLOUT
-from socket import AF_UNIX, SOCK_STREAM
+from socket import AF_UNIX, SCM_RIGHTS, SOCK_STREAM, SOL_SOCKET
 from typing import Final
 
 from aiocop._stdlib import raw_socket
+from aiocop.shipping.fit import fit_stall
 from aiocop.shipping.ledger import Ledger
 from aiocop.shipping.pending import PendingWindow
 from aiocop.shipping.report_source import ReportSource
@@ -35,6 +37,7 @@ from aiocop.shipping.transport import (
     logger,
 )
 from aiocop_wire import (
+    FEATURE_STALLS,
     Ack,
     Farewell,
     FrameReader,
@@ -44,6 +47,7 @@ from aiocop_wire import (
     Message,
     Refused,
     SlowEvent,
+    Stall,
     UnixAddress,
     UnknownVersionError,
     Welcome,
@@ -65,6 +69,7 @@ _MAX_DEFINED: Final = 50_000
 _RECEIVE_BYTES: Final = 1 << 16
 _MAX_INCOMING_BYTES_PER_S: Final = 1 << 17
 _REFUSED_REASON: Final = "refused"
+_DESCRIPTOR: Final = struct.Struct("@i")
 _WOULD_BLOCK: Final = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
 
 
@@ -79,12 +84,16 @@ class UnixTransport:
         source: ReportSource,
         ledger: Ledger,
         health: Callable[[], Health],
+        heartbeat_descriptor: Callable[[], int] = lambda: -1,
     ) -> None:
         self._addresses = addresses
         self._identity = identity
         self._source = source
         self._ledger = ledger
         self._health = health
+        self._heartbeat_descriptor = heartbeat_descriptor
+        self._takes_stalls = False  # this and the next: of this connection
+        self._told_stalls: dict[int, int] = {}
         self._backoff = Backoff()
         self._socket: raw_socket | None = None
         self._reader = FrameReader(max_bytes=_MAX_INCOMING_MESSAGE_BYTES)
@@ -195,8 +204,28 @@ class UnixTransport:
         self._reader = FrameReader(max_bytes=_MAX_INCOMING_MESSAGE_BYTES)
         self._defined_sites = set()
         self._defined_traces = set()
-        self._outgoing.append(frame(encode(Hello(self._identity()))))
+        self._told_stalls = {}
+        hello = frame(encode(Hello(self._identity())))
+        sent = self._pass_heartbeat(connected, hello)
+        if sent < len(hello):
+            self._outgoing.append(hello[sent:])
         self._write(now_ns)
+
+    def _pass_heartbeat(self, connected: raw_socket, hello: bytes) -> int:
+        """Send the first bytes of the hello with the heartbeat's descriptor. How many were sent.
+
+        A collector that does not ask for descriptors never sees it; where a sandbox forbids to pass one, stalls are
+        told by messages alone.
+        """
+        descriptor = self._heartbeat_descriptor()
+        if descriptor < 0:
+            return 0
+        try:
+            sent = connected.sendmsg([hello], [(SOL_SOCKET, SCM_RIGHTS, _DESCRIPTOR.pack(descriptor))])
+        except OSError:
+            return 0
+        self.bytes_sent += sent
+        return sent
 
     # Reading
 
@@ -249,6 +278,7 @@ class UnixTransport:
         self._release(welcome.committed_sequence)
         # A store that knows a later sequence of this instance would take our next report for a duplicate.
         self._last_sequence = max(self._last_sequence, welcome.committed_sequence)
+        self._takes_stalls = FEATURE_STALLS in welcome.features
         self._unwritten = deque(self._unacknowledged)
         self._push_unwritten()
         self._write(now_ns)
@@ -298,13 +328,31 @@ class UnixTransport:
 
     # Writing
 
-    def send(self, now_ns: int, window: PendingWindow, events: tuple[SlowEvent, ...]) -> None:
+    def show_stalls(self, now_ns: int, stalls: Collection[Stall]) -> None:
+        if self.state != CONNECTED or not self._takes_stalls:
+            return
+        told: dict[int, int] = {}
+        for stall in stalls:
+            told_us = self._told_stalls.get(stall.slice_ns, -1)
+            # Nothing is queued up behind a collector that does not read: a later look replaces this one anyway.
+            if told_us != stall.blocked_us and not self._outgoing:
+                told_us = stall.blocked_us
+                self._define(frozenset([stall.site_id]) if stall.site_id else frozenset(), frozenset())
+                self._outgoing.append(frame(encode(fit_stall(stall))))
+                self._write(now_ns)
+            told[stall.slice_ns] = told_us
+        self._told_stalls = told
+
+    def send(
+        self, now_ns: int, window: PendingWindow, events: tuple[SlowEvent, ...], stalls: tuple[Stall, ...] = ()
+    ) -> None:
         reports = freeze(
             window,
             events,
             first_sequence=self._last_sequence + 1,
             dropped=self._ledger.dropped(),
             health=self._health(),
+            stalls=stalls,
         )
         self._deadline_ns = now_ns + _WRITE_DEADLINE_NS
         for report in reports:
@@ -322,15 +370,18 @@ class UnixTransport:
 
     def _push(self, report: FrozenReport) -> None:
         """What raises here ends the connection (see `break_off`): a later report must never overtake this one."""
-        sites = report.site_ids - self._defined_sites
-        traces = report.trace_ids - self._defined_traces
+        self._define(report.site_ids, report.trace_ids)
+        self._outgoing.append(report.data)
+
+    def _define(self, site_ids: frozenset[int], trace_ids: frozenset[int]) -> None:
+        sites = site_ids - self._defined_sites
+        traces = trace_ids - self._defined_traces
         if len(self._defined_traces) > _MAX_DEFINED:
             self._defined_traces.clear()  # bounded memory; defining one again does no harm
         if sites or traces:
             self._outgoing.extend(freeze_definitions(self._source.define(sites, traces)))
             self._defined_sites |= sites
             self._defined_traces |= traces
-        self._outgoing.append(report.data)
 
     def _write(self, now_ns: int) -> None:
         if self._socket is None:
