@@ -53,6 +53,14 @@ test-all: ## The tests on every CPython from 3.10 on that is installed
 test-containers: $(STAMP) ## Build the images and run deploy/compose.yaml on a local engine (as root, on Debian)
 	@scripts/with-container-engine.sh $(BIN)/pytest -m containers $(ARGS)
 
+.PHONY: test-chaos
+test-chaos: $(STAMP) ## The long form of tests/chaos: fifty kills, a hundred agents, a million hostile messages (root: more)
+	CHAOS=long $(BIN)/pytest tests/chaos $(ARGS)
+
+.PHONY: soak
+soak: $(STAMP) ## Agents and a collector under load for five minutes: memory must stay flat (ARGS="--seconds 900")
+	$(BIN)/python scripts/soak.py $(ARGS)
+
 .PHONY: bench
 bench: $(STAMP) ## The benchmarks
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done

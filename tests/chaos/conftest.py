@@ -30,11 +30,11 @@ def extent() -> Extent:
 
 
 @pytest.fixture
-def chance() -> Iterator[random.Random]:
+def chance() -> random.Random:
     """Seeded; a failing test prints the seed, CHAOS_SEED gives it again."""
     seed = int(os.environ.get("CHAOS_SEED", random.SystemRandom().randrange(1 << 32)))
     print(f"CHAOS_SEED={seed}")
-    yield random.Random(seed)
+    return random.Random(seed)
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ import aiocop
 
 PROGRESS = struct.Struct("<QQ")
 FLUSH_S = 120.0
+OPENED = "open in opens_a_file"
+NAPPED = "time.sleep in takes_a_nap"
 
 
 def opens_a_file() -> None:
@@ -34,12 +36,12 @@ def takes_a_nap() -> None:
 async def work(pause_s: float, progress: mmap.mmap) -> dict[str, int]:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-    done = {"opens_a_file": 0, "takes_a_nap": 0}
+    done = {OPENED: 0, NAPPED: 0}
     print("ready", flush=True)
     while not stopped.is_set():
-        done["opens_a_file"] += 3
-        done["takes_a_nap"] += 1
-        PROGRESS.pack_into(progress, 0, done["opens_a_file"], aiocop.statistics().acknowledged)
+        done[OPENED] += 3
+        done[NAPPED] += 1
+        PROGRESS.pack_into(progress, 0, done[OPENED], aiocop.statistics().acknowledged)
         for _ in range(3):
             opens_a_file()
         takes_a_nap()

@@ -1,6 +1,7 @@
 """Agents that are killed, and agents that come all at once."""
 
 import pytest
+from tests.chaos.counting_agent import OPENED
 from tests.chaos.fleet import expect_every_count_once, run_fleet, stored
 from tests.support.waiting import wait_until
 
@@ -17,15 +18,15 @@ def test_killed_at_random_moments(collector, tmp_path, extent, chance):
             victim.kill()
         survivors = [agent for agent in agents if agent not in victims]
         expect_every_count_once(collector, survivors)
-        counts = stored(collector)
+        counts = stored(collector, agents)
         for victim in victims:
             opened, acknowledged = victim.progress()
             assert acknowledged <= counts[victim.service]["total"], (victim.service, counts[victim.service])
-            assert counts[victim.service]["opens_a_file"] <= opened, (victim.service, counts[victim.service])
+            assert counts[victim.service][OPENED] <= opened, (victim.service, counts[victim.service])
 
 
 def test_many_at_once(collector, tmp_path, extent):
     with run_fleet(tmp_path, f"unix://{collector.socket_path}", extent.crowd, pause_s=0.1) as agents:
-        wait_until(lambda: len(stored(collector)) == extent.crowd, "a count of each")
+        wait_until(lambda: len(stored(collector, agents)) == extent.crowd, "a count of each")
         expect_every_count_once(collector, agents)
     assert len(collector.get("/agents", since="1h", limit=1000)["agents"]) == extent.crowd

@@ -50,7 +50,7 @@ def test_received_and_lost_is_sent(tmp_path, extent):
             outcomes = finish(agents)
             dropped = dropped_by(listing, port)
         shown = {agent["service"]: agent for agent in collector.get("/agents", since="1h")["agents"]}
-        counts = stored(collector)
+        counts = stored(collector, agents)
         farewells_sent = 3 * len(agents)
         sent = sum(outcome["reports_sent"] for outcome in outcomes.values())
         arrived = collector.counters()["reports_udp"]
