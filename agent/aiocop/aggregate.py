@@ -10,17 +10,15 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
-from aiocop.catalogue import Operation
+from aiocop.catalogue import OTHER
 from aiocop.shipping.report_source import Window
-from aiocop.traces import Site, Traces
+from aiocop.traces import OTHER_SITE, Site, Traces
 from aiocop_wire import Define, Health, SiteDelta, SlowEvent
 
 MAX_SITES_PER_THREAD: Final = 4_000
 """A thread that sees more different sites counts the new ones at `<other>`, by operation `other`."""
 MAX_SLOW_EVENTS: Final = 1_000
 """Slow events waiting to be shipped; later ones are dropped and counted."""
-
-OTHER: Final = Operation("other", 0, "io", "More sites than the agent keeps apart were seen by one process.")
 
 
 class SiteCounters:
@@ -106,7 +104,7 @@ class Aggregate:
     def __init__(self, traces: Traces, watchdog_cpu_ns: Callable[[], int] = int) -> None:
         self._traces = traces
         self._watchdog_cpu_ns = watchdog_cpu_ns
-        self.other = traces.pseudo_site(OTHER, "<other>")
+        self.other = traces.pseudo_site(OTHER, OTHER_SITE)
         self._tables: dict[int, CounterTable] = {}
         """Live tables by an id of their own. A thread adds its own (atomic); the shipper's thread removes the dead."""
         self._retired: deque[int] = deque()

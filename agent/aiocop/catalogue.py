@@ -221,6 +221,8 @@ GC: Final = Operation(
     "Make fewer long-lived objects, call gc.freeze() after start-up, or raise the thresholds with gc.set_threshold().",
 )
 """A pause of the garbage collector that nobody asked for."""
+OTHER: Final = Operation("other", 0, "io", "More sites than the agent keeps apart were seen by one process.")
+"""Whatever one process had too many different sites to keep apart."""
 TURN: Final = Operation(
     "loop",
     WEIGHT_HEAVY,

@@ -20,6 +20,8 @@ FRAME_RUNNER: Final = 4
 _PACKAGE_DIR: Final = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _STANDARD_DIR: Final = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 _INSTALLED: Final = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+_MAX_REMEMBERED: Final = 20_000
+"""Modules and code objects whose kind and name are kept; a program that makes modules without end starts over."""
 _MAIN_MODULES: Final = frozenset(("__main__", "__mp_main__"))
 _LOOP_MODULES: Final = ("asyncio", "uvloop")
 _RUNNERS: Final = ("asyncio.events", "asyncio.runners", "uvloop")
@@ -54,6 +56,8 @@ class FrameNames:
         kind = self._kind_of(name, frame.f_code.co_filename)
         # A module's name decides for all of its frames; code without a module decides anew each time.
         if isinstance(name, str):
+            if len(self.kinds) >= _MAX_REMEMBERED:
+                self.set_application(self._application)
             self.kinds[name] = kind
         return kind
 
@@ -85,6 +89,8 @@ class FrameNames:
     def register_module(self, module_globals: Mapping[str, Any], code: CodeType) -> None:
         """Find the qualified names of a module's functions, on Python 3.10, when one of its codes is not known yet."""
         if not _HAS_QUALNAME and code not in self._qualnames:
+            if len(self._qualnames) >= _MAX_REMEMBERED:
+                self._qualnames.clear()
             self._qualnames.setdefault(code, code.co_name)
             name = module_globals.get("__name__")
             for value in list(module_globals.values()):

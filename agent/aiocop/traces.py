@@ -10,7 +10,7 @@ from types import CodeType, FrameType
 from typing import Any, Final, NamedTuple
 
 from aiocop.allowing import AllowRule
-from aiocop.catalogue import Operation
+from aiocop.catalogue import OTHER, Operation
 from aiocop.frames import FRAME_AIOCOP, FRAME_RUNNER, FrameNames, is_own_business
 from aiocop_wire import (
     FRAME_APPLICATION,
@@ -24,6 +24,10 @@ from aiocop_wire import (
 
 LOOP: Final = "<loop>"
 """The pseudo call site of time that no application code can be blamed for."""
+OTHER_SITE: Final = "<other>"
+"""The pseudo call site of sites that are too many to be kept apart."""
+MAX_SITES: Final = 8_000
+"""Different sites one process describes."""
 MAX_SITE_FRAMES: Final = 32
 """Frames between a call and its call site that are looked at; library stacks are rarely deeper than 20."""
 MAX_TRACES_PER_SITE: Final = 3
@@ -165,6 +169,9 @@ class Traces:
         known = self.sites.get(identifier)
         if known is not None:
             return known
+        if len(self.sites) >= MAX_SITES and not frames[0].path.startswith("<"):
+            # Code that is generated without end: its sites are counted together.
+            return self.pseudo_site(OTHER, OTHER_SITE)
         definition = SiteDefinition(
             site_id=identifier,
             operation=operation.name,

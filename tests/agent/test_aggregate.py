@@ -9,6 +9,7 @@ from tests.support.detecting import detecting, run_tasks
 
 import aiocop
 from aiocop import aggregate as aggregate_module
+from aiocop import traces as traces_module
 from aiocop.aggregate import Aggregate
 from aiocop.catalogue import CPU
 from aiocop.frames import FrameNames, module_path
@@ -139,3 +140,10 @@ def test_user_code_in_a_folder_named_after_us_is_user_code(tmp_path):
     with detecting() as events:
         asyncio.run(namespace["nap"]())
     assert events[0].blocking_events[0]["call_site"] == "aiocop_tools/work.py:4:nap"
+
+
+def test_generated_code_without_end_is_described_together(traces, monkeypatch):
+    monkeypatch.setattr(traces_module, "MAX_SITES", 10)
+    sites = {site(traces, f"generated{number}").call_site for number in range(50)}
+    assert "<other>" in sites
+    assert len(sites) <= 12

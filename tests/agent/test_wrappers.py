@@ -157,4 +157,4 @@ def test_a_slice_in_a_forked_child_is_the_childs():
         before = aiocop.statistics().recorded
         assert asyncio.run(main()) == b"0"
         assert aiocop.statistics().recorded > before
-        assert [thread.name for thread in threading.enumerate() if "aiocop" in thread.name] == ["aiocop-watchdog"]
+        assert [thread.name for thread in threading.enumerate() if "aiocop" in thread.name] == ["aiocop-cpu-sampler"]
