@@ -67,8 +67,8 @@ class SliceFacts(NamedTuple):
     """Context as the providers gave it before the slice ran."""
     provided: dict[str, Any] | None
     """The same at its first blocking call."""
-    after: Callable[[], dict[str, Any]]
-    """Gives the context now, in the slice's own contextvars."""
+    after: Callable[..., dict[str, Any]]
+    """`Events.provide`, in the slice's own contextvars: gives the context now."""
     raising: bool
     task_name: str
 
@@ -169,10 +169,10 @@ class Events:
                 events=[blocking_event_info(call)],
             )
 
-    def provide(self) -> dict[str, Any]:
-        """What the context providers say now."""
+    def provide(self, providers: Iterable[ContextProvider] | None = None) -> dict[str, Any]:
+        """What the context providers say now; all of them, or these."""
         context: dict[str, Any] = {}
-        for provider in (*self.providers, *self.late_providers):
+        for provider in (*self.providers, *self.late_providers) if providers is None else providers:
             try:
                 context.update(provider() or {})
             except Exception:  # noqa: BLE001 - the provider is the user's; what it raises must not reach the service
@@ -242,9 +242,12 @@ class Events:
         return replace(event, context=self._context(facts))
 
     def _context(self, facts: SliceFacts) -> dict[str, Any]:
-        """Context at the first blocking call; without one, before the slice, completed and overridden by after it."""
+        """Context at the first blocking call; without one, before the slice, completed and overridden by after it.
+
+        What a late provider did not know yet at the first call (a route, before something was routed) it may add after.
+        """
         if facts.provided is not None:
-            return facts.provided
+            return {**facts.after(self.late_providers), **facts.provided} if self.late_providers else facts.provided
         after = facts.after()
         return {**(facts.before or {}), **{key: value for key, value in after.items() if value is not None}}
 

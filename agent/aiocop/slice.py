@@ -10,6 +10,7 @@ import threading
 from asyncio import _get_running_loop
 from collections.abc import Callable
 from contextvars import Context
+from functools import partial
 from itertools import count
 from types import FrameType
 from typing import Any, Final
@@ -331,7 +332,7 @@ class Slices:
             before=before,
             gc_ns=thread.gc_ns,
             provided=thread.provided,
-            after=provide if context is None else lambda: context.run(provide),
+            after=provide if context is None else partial(context.run, provide),
             raising=thread.raising,
             task_name=task_name(callback),
         )
