@@ -49,6 +49,32 @@ _EXAMPLE_WINDOW: Final[dict[str, Any]] = {
 }
 
 
+EXAMPLE_DETAIL: Final[dict[str, Any]] = {
+    **EXAMPLE_HOTSPOT,
+    "status": "resolved",
+    "window": _EXAMPLE_WINDOW,
+    "note": "httpx since 1.5.3",
+    "owner": "team-orders",
+    "resolved_in_release": "1.5.2",
+    "ignored_until": None,
+    "ignored_below_ms_per_hour": None,
+    "history": [
+        {
+            "at": "2026-01-31T12:00:00Z",
+            "who": "ci",
+            "changes": {"status": ["open", "resolved"], "resolved_in_release": [None, "1.5.2"]},
+        }
+    ],
+    "sites": [],
+    "lines": [{"line": 42, "count": 1630, "slow_count": 790, "blocked_ms": 58112.7, "max_ms": 912.0}],
+    "entry_points": [],
+    "releases": [],
+    "traces": [],
+    "agents": [],
+    "slow_events": [],
+}
+
+
 class Answer(BaseModel):
     """What all answers share: they are never changed once made."""
 
@@ -234,11 +260,30 @@ class SlowEventAnswer(Answer):
     context: dict[str, str | int | float | bool | None]
 
 
+class HistoryEntry(Answer):
+    """One change of a decision."""
+
+    at: Time
+    who: str = Field(description="Name of the token, `local` where none is needed, `collector` where activity decided.")
+    changes: dict[str, tuple[str | int | None, str | int | None]] = Field(description="Field to before and after.")
+
+
 class HotspotDetail(Hotspot):
     """`GET /hotspots/{id}`: one hotspot, all that is known of it."""
 
+    model_config = ConfigDict(json_schema_extra={"example": EXAMPLE_DETAIL})
+
     window: WindowAnswer
     note: str
+    owner: str = Field(description="Who looks after it; empty where nobody was named.")
+    resolved_in_release: str | None = Field(
+        description="While resolved: the last release that may still have it. A later one that has it reopens it."
+    )
+    ignored_until: Time | None = Field(description="While ignored: when activity reopens it.")
+    ignored_below_ms_per_hour: int | None = Field(
+        description="While ignored: blocked time in 60 minutes above which activity reopens it."
+    )
+    history: list[HistoryEntry] = Field(description="Who changed what, the latest first, at most 100.")
     sites: list[SiteAnswer] = Field(description="Costliest in the window first.")
     lines: list[LineTotals]
     entry_points: list[EntryPointTotals]

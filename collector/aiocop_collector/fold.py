@@ -5,7 +5,7 @@ counts. No clock, no database, no I/O. Cost: about 1 µs per delta that hits a r
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
@@ -194,6 +194,14 @@ class Fold:
     def presence(self) -> set[tuple[int, int, str]]:
         """Rows of presence: (day_s, site_id, agent_id)."""
         return {(day_s, site_id, agent_id) for (day_s, agent_id), sites in self._seen_on.items() for site_id in sites}
+
+    def minutes_of(self, site_ids: Collection[int]) -> set[int]:
+        """The minutes, as Unix seconds of their start, in which any of the sites was counted."""
+        return {bucket_s for bucket_s, site_id, _ in self._counters if site_id in site_ids}
+
+    def minutes(self) -> set[int]:
+        """The minutes, as Unix seconds of their start, in which anything was counted."""
+        return {bucket_s for bucket_s, _, _ in self._counters}
 
     def rollups(self, resolution: Resolution) -> list[tuple[int, ...]]:
         """Rows of a roll-up table, in the order of its columns, sorted by key."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from sqlalchemy import delete, exists, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aiocop_collector.schema import hotspots, sites, slow_events
+from aiocop_collector.schema import decisions, hotspots, sites, slow_events
 from aiocop_collector.sites import Moved
 from aiocop_collector.statements import Statements
 
@@ -30,6 +30,7 @@ async def move_events(connection: AsyncConnection, statements: Statements, moved
             delete(hotspots)
             .where(hotspots.c.id == hotspot_id, hotspots.c.status == "open", hotspots.c.note == "")
             .where(~exists().where(sites.c.hotspot_id == hotspot_id))
+            .where(~exists().where(decisions.c.hotspot_id == hotspot_id))
         )
         if deserted.rowcount:
             await connection.execute(delete(slow_events).where(slow_events.c.hotspot_id == hotspot_id))

@@ -9,7 +9,12 @@ to agree on one. Times are integers: `_ms` Unix milliseconds, `bucket_s` the Uni
                        │            ├─ rollups_{minute,hour,day}      per (bucket, site, release): counters
                        │            ├─ histograms_{minute,hour,day}   the same key: one integer column per bin
                        │            └─ presence                       which agents saw the site on which day
-                       └─ slow_events       the most recent ones, whole
+                       ├─ slow_events       the most recent ones, whole
+                       ├─ decisions         what people decided, beyond the status
+                       └─ history           who changed what, and when
+
+    rollups_span, histograms_span    neighbouring buckets summed once they are over (see spans.py)
+    spans                            which of them are there and true
 
 Roll-ups and histograms are apart because most questions need the four counters of many rows and the 86 bins of few. An
 empty bin is NULL: one byte in SQLite, one bit in PostgreSQL. Migrations live in migrations/versions and must produce
@@ -149,6 +154,30 @@ presence: Final = Table(
     sqlite_with_rowid=False,
 )
 
+decisions: Final = Table(
+    "decisions",
+    metadata,
+    Column("hotspot_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("owner", String, nullable=False),
+    Column("resolved_release_id", BigInteger),  # the last release that may still have it; set while resolved
+    Column("resolved_at_ms", BigInteger),
+    Column("ignored_at_ms", BigInteger),  # set while ignored
+    Column("ignored_until_ms", BigInteger),
+    Column("ignored_below_ms_per_hour", BigInteger),
+    sqlite_with_rowid=False,
+)
+
+history: Final = Table(
+    "history",
+    metadata,
+    Column("hotspot_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),  # 1, 2, 3, … per hotspot
+    Column("at_ms", BigInteger, nullable=False),
+    Column("who", String, nullable=False),
+    Column("changes", Text, nullable=False),  # JSON {field: [before, after]}
+    sqlite_with_rowid=False,
+)
+
 BIN_COLUMNS: Final[tuple[str, ...]] = tuple(f"b{index:02}" for index in range(BIN_COUNT))
 
 
@@ -158,15 +187,24 @@ def _key_columns() -> Iterator[Column[Any]]:
     yield Column("release_id", BigInteger, primary_key=True, autoincrement=False)
 
 
+def _counter_columns() -> Iterator[Column[Any]]:
+    yield Column("count", BigInteger, nullable=False)
+    yield Column("slow_count", BigInteger, nullable=False)
+    yield Column("blocked_us", BigInteger, nullable=False)
+    yield Column("max_us", BigInteger, nullable=False)
+
+
+def _bin_columns() -> Iterator[Column[Any]]:
+    for name in BIN_COLUMNS:
+        yield Column(name, BigInteger)
+
+
 def _rollups(resolution: str) -> Table:
     return Table(
         f"rollups_{resolution}",
         metadata,
         *_key_columns(),
-        Column("count", BigInteger, nullable=False),
-        Column("slow_count", BigInteger, nullable=False),
-        Column("blocked_us", BigInteger, nullable=False),
-        Column("max_us", BigInteger, nullable=False),
+        *_counter_columns(),
         sqlite_with_rowid=False,
     )
 
@@ -176,7 +214,7 @@ def _histograms(resolution: str) -> Table:
         f"histograms_{resolution}",
         metadata,
         *_key_columns(),
-        *(Column(name, BigInteger) for name in BIN_COLUMNS),
+        *_bin_columns(),
         sqlite_with_rowid=False,
     )
 
@@ -196,3 +234,26 @@ RESOLUTIONS: Final[tuple[Resolution, ...]] = tuple(
     for name, seconds in (("minute", 60), ("hour", 3600), ("day", 86_400))
 )
 """Finest first."""
+
+spans: Final = Table(
+    "spans",
+    metadata,
+    Column("span_s", BigInteger, primary_key=True, autoincrement=False),  # how long
+    Column("bucket_s", BigInteger, primary_key=True, autoincrement=False),
+    Column("summed_at_ms", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+
+def _span_key_columns() -> Iterator[Column[Any]]:
+    yield Column("span_s", BigInteger, primary_key=True, autoincrement=False)
+    yield from _key_columns()
+
+
+span_rollups: Final = Table(
+    "rollups_span", metadata, *_span_key_columns(), *_counter_columns(), sqlite_with_rowid=False
+)
+
+span_histograms: Final = Table(
+    "histograms_span", metadata, *_span_key_columns(), *_bin_columns(), sqlite_with_rowid=False
+)

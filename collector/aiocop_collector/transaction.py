@@ -1,8 +1,9 @@
 """Everything one commit does, in an order that keeps it exactly-once and free of deadlocks.
 
 1. Lock the agents' rows by id; find out which reports are new. 2. Fold those. 3. Resolve sites. 4. Write dimensions,
-roll-ups, histograms, presence, traces, events; every table's rows sorted by key. 5. Write the agents' rows back. The
-caller commits, and only then are senders told and memories changed.
+roll-ups, histograms, presence, traces, events; every table's rows sorted by key. 5. Reopen hotspots whose decision the
+activity contradicts. 6. Write the agents' rows back. The caller commits, and only then are senders told and memories
+changed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from aiocop_collector import ids, schema
 from aiocop_collector.agents import AgentRecord, clean, lock_agents, write_agents
 from aiocop_collector.arrivals import Arrival
+from aiocop_collector.condense import hold_spans, strike_off
 from aiocop_collector.dimensions import write_sites
 from aiocop_collector.fold import MAX_EVENTS_PER_HOTSPOT, Fold, Reporter, Sighting, SiteIds
+from aiocop_collector.reopening import Process, reopen
 from aiocop_collector.sites import Defined, KnownSite, SiteMemory, frames_json
 from aiocop_collector.statements import ADD, ADD_BIN, LARGEST, REPLACE, SMALLEST, Statements
 
@@ -78,6 +81,7 @@ class Transaction:
         for arrival in arrivals:
             groups.setdefault(arrival.identity.instance.hex(), []).append(arrival)
         latest = {agent_id: group[-1] for agent_id, group in groups.items()}
+        await hold_spans(self._connection)
         records = await lock_agents(self._connection, self._statements, latest, self._now_ms)
         for agent_id in sorted(groups):
             self._admit(records[agent_id], groups[agent_id])
@@ -88,6 +92,10 @@ class Transaction:
         await self._write_counts()
         await self._write_traces()
         await self._write_events(sites.hotspot_of)
+        processes = {
+            record.id: Process(record.release_id, record.identity.started_at_ms) for record in records.values()
+        }
+        await reopen(self._connection, self._fold, processes, sites.hotspot_of, self._now_ms)
         await write_agents(self._connection, self._statements, records, self._now_ms)
         return Outcome(
             committed={record.identity.instance: record.delivery.committed_sequence for record in records.values()},
@@ -138,6 +146,9 @@ class Transaction:
                     resolution.histograms, dict.fromkeys(bins, ADD_BIN), columns=[*_KEY, *bins]
                 )
                 await self._execute(statement, rows)
+        minutes_s = self._fold.minutes()
+        if minutes_s:
+            await strike_off(self._connection, minutes_s)
         new = sorted(self._presence - self._memory.presence)
         await self._execute(self._statements.upsert(schema.presence, {}), new)
 

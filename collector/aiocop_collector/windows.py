@@ -18,6 +18,7 @@ from aiocop_collector.schema import RESOLUTIONS, Resolution
 _DAY_S: Final = 86_400
 _DEFAULT_SPAN_S: Final = _DAY_S
 _MAX_AHEAD_S: Final = 366 * _DAY_S
+_MAX_DEADLINE_S: Final = 3653 * _DAY_S
 _MINUTE, _HOUR, _DAY = RESOLUTIONS
 _HOURS_FROM_S: Final = _DAY_S
 _DAYS_FROM_S: Final = 14 * _DAY_S
@@ -81,6 +82,16 @@ def widen(since_s: float, until_s: float, now_s: float) -> Window:
 def parse_instant(parameter: str, text: str, now_s: float) -> int:
     """Unix milliseconds of an age or an RFC 3339 time. Raises BadParameterError naming `parameter`."""
     return int(_parse_time(parameter, text, now_s) * 1000)
+
+
+def parse_deadline(parameter: str, text: str, now_s: float) -> int:
+    """Unix milliseconds of a time ahead: `7d` is a week from now. Raises BadParameterError naming `parameter`."""
+    at_s = _seconds(parameter, text, now_s)
+    if _AGE.fullmatch(text) is not None:
+        at_s = 2 * now_s - at_s
+    if not now_s < at_s <= now_s + _MAX_DEADLINE_S:
+        raise BadParameterError(parameter, f"{text} is not a time in the next ten years")
+    return int(at_s * 1000)
 
 
 def to_rfc3339(at_ms: int) -> str:

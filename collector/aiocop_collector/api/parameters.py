@@ -12,6 +12,7 @@ from aiocop_collector.queries import AgentsQuestion, Decision, FleetQuestion, Ho
 _MAX_REPEATS: Final = 100
 _MAX_TEXT: Final = 1_024
 _MAX_NOTE: Final = 10_000
+_MAX_MS_PER_HOUR: Final = 1_000_000_000_000
 
 
 def _storable(text: str) -> str:
@@ -109,12 +110,38 @@ class NoParameters(Parameters):
 class DecisionBody(Parameters):
     """`PATCH /hotspots/{id}`: what is left out stays as it is."""
 
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {"status": "resolved", "release": "1.5.2", "note": "httpx since 1.5.3", "owner": "team-orders"},
+                {"status": "ignored", "until": "30d", "below_ms_per_hour": 5000},
+                {"status": "open"},
+            ]
+        },
+    )
+
     status: Literal["open", "resolved", "ignored"] | None = Field(
         None, description="`regressed` is not set by hand: a resolved hotspot that comes back becomes it."
+    )
+    release: Text | None = Field(
+        None,
+        description="With `resolved`: the last release that may still have it. Default: the newest it was seen in.",
+    )
+    until: Time | None = Field(
+        None, description="With `ignored`: an RFC 3339 time, or an age from now (`30d`). Activity after it reopens it."
+    )
+    below_ms_per_hour: int | None = Field(
+        None,
+        ge=1,
+        le=_MAX_MS_PER_HOUR,
+        description="With `ignored`: more blocked time than this within 60 minutes reopens it.",
     )
     note: Annotated[str, StringConstraints(max_length=_MAX_NOTE), AfterValidator(_storable)] | None = Field(
         None, description="Replaces the note."
     )
+    owner: Text | None = Field(None, description="Who looks after it; empty for nobody.")
 
     def decision(self) -> Decision:
-        return Decision(self.status, self.note)
+        return Decision(self.status, self.release, self.until, self.below_ms_per_hour, self.note, self.owner)

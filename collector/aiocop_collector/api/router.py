@@ -3,7 +3,7 @@
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Path, Query, Response
+from fastapi import APIRouter, Body, Depends, Path, Query, Request, Response
 
 from aiocop_collector.answers import (
     AgentsAnswer,
@@ -34,6 +34,11 @@ async def _never_stored(response: Response) -> None:
     response.headers["Cache-Control"] = "no-store"
 
 
+def who_asks(request: Request) -> str:
+    """The name of the token the request came with; `local` where none is needed."""
+    return str(getattr(request.state, "token_name", "local"))
+
+
 def build_router(queries: Queries) -> APIRouter:
     """Everything that reads the store, and the decisions of people. Errors need `install_problem_handlers`."""
     router = APIRouter(dependencies=[Depends(_never_stored)], responses=problem_responses(_UNPROCESSABLE))
@@ -59,9 +64,14 @@ def build_router(queries: Queries) -> APIRouter:
         hotspot_id: HotspotId,
         body: Annotated[DecisionBody, Body()],
         _parameters: Annotated[NoParameters, Query()],
+        request: Request,
     ) -> HotspotDetail:
-        """Set its status or its note; the answer shows it as it is then, over the last 24 hours."""
-        return await queries.decide(hotspot_id, body.decision())
+        """Set its status, note or owner; the answer shows it as it is then, over the last 24 hours.
+
+        A resolved hotspot that comes back in a release first seen after `release` becomes `regressed`; what still comes
+        from that release or older ones changes nothing.
+        """
+        return await queries.decide(hotspot_id, body.decision(), who_asks(request))
 
     @router.get("/services", tags=["fleet"], summary="Services and what froze them")
     async def get_services(parameters: Annotated[FleetParameters, Query()]) -> ServicesAnswer:

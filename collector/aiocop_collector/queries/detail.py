@@ -11,13 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from aiocop_collector.answers import EntryPointTotals, HotspotDetail, LineTotals, ReleaseTotals, SiteAnswer
 from aiocop_collector.filters import IGNORED, STATUSES, Filters
 from aiocop_collector.groupings import GROUPINGS
-from aiocop_collector.ids import from_hex, to_hex
+from aiocop_collector.ids import to_hex
 from aiocop_collector.queries import evidence
 from aiocop_collector.queries.histograms import Bins, bins_by_site, percentiles
 from aiocop_collector.queries.hotspots import window_answer
 from aiocop_collector.queries.ranking import Headline, rank
 from aiocop_collector.queries.rows import SITE_COLUMNS, RowBuilder, SiteTotals, milliseconds, release_names
-from aiocop_collector.queries.scope import Scope, exact_sum
+from aiocop_collector.queries.scope import COUNTERS, Scope, exact_sum, open_scope
+from aiocop_collector.queries.triage import find_hotspot, verdict_of
 from aiocop_collector.question_errors import UnknownHotspotError
 from aiocop_collector.schema import hotspots, releases, services, sites
 from aiocop_collector.windows import Window, parse_window, to_rfc3339
@@ -35,18 +36,6 @@ class _Site:
     frames: str
 
 
-async def find_hotspot(connection: AsyncConnection, hotspot_id: str) -> Row[Any]:
-    """The row of `hotspots`. Raises UnknownHotspotError, for a text that is no id too."""
-    try:
-        wanted = from_hex(hotspot_id)
-    except ValueError as error:
-        raise UnknownHotspotError(hotspot_id) from error
-    found = (await connection.execute(select(hotspots).where(hotspots.c.id == wanted))).first()
-    if found is None:
-        raise UnknownHotspotError(hotspot_id)
-    return found
-
-
 def scope_of(hotspot: int, window: Window) -> Scope:
     """Everything of one hotspot, whatever its status."""
     return Scope(window, Filters(hotspot_id=hotspot, status=STATUSES), GROUPINGS["call_site"])
@@ -58,7 +47,8 @@ async def ask_hotspot(
     """Raises UnknownHotspotError, BadParameterError."""
     window = parse_window(since, until, now_s)
     hotspot = await find_hotspot(connection, hotspot_id)
-    scope = scope_of(hotspot.id, window)
+    filters = Filters(hotspot_id=hotspot.id, status=STATUSES)
+    scope = await open_scope(connection, window, filters, GROUPINGS["call_site"])
     known = await _sites(connection, scope)
     if not known:
         raise UnknownHotspotError(hotspot_id)
@@ -85,7 +75,7 @@ async def ask_hotspot(
     return HotspotDetail(
         **(row.model_dump() | {"operations": row.operations if active else []}),
         window=window_answer(window),
-        note=hotspot.note,
+        **await verdict_of(connection, hotspot),
         sites=[_site_answer(site, bins.get(site.totals.site_id), names) for site in known],
         lines=[LineTotals(line=line, **totals) for line, totals in _summed_by(active, lambda site: site.line)],
         entry_points=[
@@ -118,13 +108,13 @@ async def _sites(connection: AsyncConnection, scope: Scope) -> list[_Site]:
 
 async def _all_blocked_us(connection: AsyncConnection, window: Window, hotspot: Row[Any], headline: Headline) -> int:
     """What the share is a part of: everything GET /hotspots shows by default, and this one in any case."""
-    everything = Scope(window, Filters(), GROUPINGS["call_site"])
+    everything = await open_scope(connection, window, Filters(), GROUPINGS["call_site"])
     page = await rank(connection, everything, "blocked_time", "desc", 1, None)
     return page.blocked_us + (headline.blocked_us if hotspot.status == IGNORED else 0)
 
 
 async def _releases(connection: AsyncConnection, scope: Scope) -> list[ReleaseTotals]:
-    rollups = scope.window.resolution.rollups
+    rollups = scope.facts("rollups", COUNTERS)
     blocked_us = exact_sum(rollups.c.blocked_us)
     statement = (
         select(
@@ -137,7 +127,6 @@ async def _releases(connection: AsyncConnection, scope: Scope) -> list[ReleaseTo
             func.max(rollups.c.max_us),
         )
         .select_from(rollups.join(releases, releases.c.id == rollups.c.release_id))
-        .where(*scope.fact_conditions(rollups))
         .group_by(releases.c.id, releases.c.name, releases.c.first_seen_ms, releases.c.last_seen_ms)
         .order_by(blocked_us.desc(), releases.c.name)
     )

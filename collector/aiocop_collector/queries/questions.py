@@ -47,12 +47,12 @@ class Queries:
         async with snapshot(self._engine) as connection:
             return await ask_timeline(connection, hotspot_id, since, until, self._clock_s())
 
-    async def decide(self, hotspot_id: str, decision: Decision) -> HotspotDetail:
-        """Change a hotspot's status or note, and show it as it is then. Raises UnknownHotspotError."""
+    async def decide(self, hotspot_id: str, decision: Decision, who: str) -> HotspotDetail:
+        """Keep what `who` decided about a hotspot, and show it as it is then. Raises UnknownHotspotError."""
         async with self._engine.connect() as connection:
             await connection.execution_options(**{WRITES: True})
             async with connection.begin():
-                await decide(connection, hotspot_id, decision)
+                await decide(connection, hotspot_id, decision, who, self._clock_s())
         return await self.hotspot(hotspot_id)
 
     async def services(self, question: FleetQuestion) -> ServicesAnswer:
