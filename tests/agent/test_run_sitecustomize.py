@@ -101,7 +101,9 @@ def test_the_start_of_python_brings_in_nothing(tmp_path):
     ],
 )
 def test_the_very_first_callback_is_measured(tmp_path, way, freezes):
-    ended = run_watched(write_program(tmp_path / "program.py", FREEZES_FIRST), way)
+    # No slice is slow: what is counted are calls, however busy the host is.
+    program = write_program(tmp_path / "program.py", FREEZES_FIRST)
+    ended = run_watched(program, way, AIOCOP_THRESHOLD_MS="60000")
     assert ended.returncode == 0, ended.stderr
     assert int(ended.stdout) == freezes
 

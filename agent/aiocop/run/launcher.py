@@ -20,7 +20,7 @@ from aiocop_wire import __version__
 BOOTSTRAP_FOLDER: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bootstrap")
 _PYTHONPATH: Final = "PYTHONPATH"
 _FLAGS: Final = tuple(option for option in OPTIONS if option.name != "enabled")
-_METAVARS: Final = {"collector": "ADDRESS", "threshold_ms": "MS", "application": "PACKAGES"}
+_METAVARS: Final = {"collector": "ADDRESS", "application": "PACKAGES"}
 
 _EPILOG: Final = """\
 examples:
@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     for option in _FLAGS:
-        metavar = _METAVARS.get(option.name, "NAME")
+        metavar = "MS" if option.name.endswith("_ms") else _METAVARS.get(option.name, "NAME")
         default = f" Default: {option.default}." if option.default != "empty" else ""
         text = f"{option.effect}{default}"
         parser.add_argument(_flag(option), dest=option.name, metavar=metavar, help=text.replace("%", "%%"))
