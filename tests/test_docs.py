@@ -13,7 +13,15 @@ from aiocop_collector.settings import Settings
 from demo.verdict import EXPECTED
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "deploy/README.md", "docs/configuration.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "deploy/README.md",
+    "docs/configuration.md",
+    "docs/pytest.md",
+    "docs/integrations.md",
+)
 TARGETS = frozenset(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 

@@ -62,19 +62,22 @@ def pytest_unconfigure(config):
 def test_the_program_under_test_may_start_and_stop_its_own(run):
     done = run(
         """
-import asyncio, time, aiocop
+import asyncio, time, pytest, uvloop, aiocop
 
 async def freeze():
     time.sleep(0.3)
 
-def test_its_own_events():
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_its_own_events(run):
     events = []
     aiocop.start(service="shop", collector="unix:///nowhere/shop.sock", threshold_ms=100, on_slow_task=events.append)
     aiocop.register_context_provider(lambda: {"mine": True})
-    asyncio.run(freeze())
-    assert aiocop.stop(0) in (True, False)
+    run(freeze())
+    aiocop.stop(0)
     aiocop.clear_slow_task_callbacks()
-    assert [event.context for event in events if event.exceeded_threshold] == [{"mine": True}]
+    aiocop.clear_context_providers()
+    slow = [(event.call_site, event.context) for event in events if event.exceeded_threshold]
+    assert slow == [("test_shop.py:4:freeze", {"mine": True})]
     assert not aiocop.is_monitoring_active()
 
 def test_watched_after_all():
@@ -83,9 +86,10 @@ def test_watched_after_all():
         "--aiocop",
         "--aiocop-threshold-ms=150",
     )
-    done.assert_outcomes(failed=2)
+    done.assert_outcomes(failed=3)
     assert "AssertionError" not in done.stdout.str()
-    done.stdout.fnmatch_lines(["2 tests blocked the loop"])
+    assert done.stdout.str().count("  trace      test_shop.py:4:freeze") == 3
+    done.stdout.fnmatch_lines(["3 tests blocked the loop"])
 
 
 @pytest.mark.parametrize(
