@@ -7,8 +7,8 @@ import importlib
 import logging
 import re
 import traceback
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -32,7 +32,7 @@ class Detector:
     def activate(self) -> None:
         """At the start of the first loop, where the quick start of its documentation puts it."""
 
-    def around(self) -> AbstractContextManager[object]:
+    def around(self) -> AbstractAsyncContextManager[object]:
         """What surrounds the watched code."""
         return nullcontext()
 
@@ -89,7 +89,7 @@ class AsyncioDebug(Detector):
     def set_up(self) -> None:
         logging.getLogger("asyncio").addHandler(_Capture(self._log))
 
-    def around(self) -> AbstractContextManager[object]:
+    def around(self) -> AbstractAsyncContextManager[object]:
         importlib.import_module("asyncio").get_running_loop().slow_callback_duration = THRESHOLD_MS / 1000
         return nullcontext()
 
@@ -133,11 +133,13 @@ class Blockbuster(Detector):
 class Pyleak(Detector):
     """`no_event_loop_blocking` around the code, with its check interval as short as it makes sense."""
 
-    @contextmanager
-    def around(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def around(self) -> AsyncIterator[None]:
         pyleak = importlib.import_module("pyleak")
         try:
-            with pyleak.no_event_loop_blocking(action="raise", threshold=THRESHOLD_MS / 1000, check_interval=0.01):
+            async with pyleak.no_event_loop_blocking(
+                action="raise", threshold=THRESHOLD_MS / 1000, check_interval=0.01
+            ):
                 yield
         except pyleak.EventLoopBlockError as error:
             for block in error.blocking_events:

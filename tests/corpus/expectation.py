@@ -6,10 +6,10 @@
 | detected | one does |
 | pinned | and names file, line and function of the culprit |
 
-For a single short call of the catalogue, detected means that the operation was named and pinned that it was named at its
-line. For an innocent scenario the verdict is silent, or a false alarm: an event over the threshold, or a blocking call
-named where there is none. What a verdict alone would hide is noted: a second event, a cause or operation other than the
-scenario's, a duration more than 10 % away.
+For a single short call of the catalogue, detected means that the operation was named and pinned that it was named at
+its line. For an innocent scenario the verdict is silent, or a false alarm: an event over the threshold, or a blocking
+call named where there is none. What a verdict alone would hide is noted: a second event, a cause or operation other
+than the scenario's, a duration more than 10 % away.
 """
 
 from dataclasses import dataclass, field
@@ -89,7 +89,7 @@ def _judge_innocent(outcome: Outcome) -> Verdict:
         return Verdict(SILENT)
     first = alarms[0]
     what = first.calls[0][0] if first.calls else (first.named or ["a slice"])[0].rpartition("/")[2]
-    return Verdict(FALSE_ALARM, (f"{len(alarms)} × {what}" if len(alarms) > 1 else what,))
+    return Verdict(FALSE_ALARM, (f"{len(alarms)} times {what}" if len(alarms) > 1 else what,))
 
 
 def _is_alarm(one: Observed) -> bool:

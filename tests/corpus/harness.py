@@ -39,7 +39,7 @@ class Harness:
 
         async def activate_and_run() -> None:
             self.detector.activate()
-            with self.detector.around():
+            async with self.detector.around():
                 await asyncio.create_task(main(), name=task_name)
                 await asyncio.sleep(0.005)  # what the task left to the loop
 

@@ -44,7 +44,9 @@ def run_corpus(
     remaining = {subject: list(names) for subject, names in wanted.items()}
     for _ in range(ATTEMPTS):
         with ThreadPoolExecutor(PARALLEL) as pool:
-            for subject, found in zip(remaining, pool.map(lambda item: _run(scenarios, *item), remaining.items())):
+            for subject, found in zip(
+                remaining, pool.map(lambda item: _run(scenarios, *item), remaining.items()), strict=True
+            ):
                 for name, verdict in found.items():
                     before = verdicts.get((subject, name))
                     verdicts[subject, name] = verdict if before is None else max(before, verdict, key=_rank)

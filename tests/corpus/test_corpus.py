@@ -1,10 +1,10 @@
-"""Every scenario of the corpus, on both loops, under the agent: found, at its line, once, with its time and its cause."""
+"""Every scenario of the corpus, on both loops, under the agent: found, at its line, once, with its time and cause."""
 
 import sys
 
 import pytest
-from tests.corpus.expected_failures import EXPECTED_FAILURES
 from tests.corpus.expectation import SKIPPED
+from tests.corpus.expected_failures import EXPECTED_FAILURES
 from tests.corpus.running import Subject, run_corpus
 from tests.corpus.worker import load_scenarios
 

@@ -5,6 +5,7 @@ yet and no thread runs. Prints one line of JSON per scenario: its name and the l
 """
 
 import argparse
+import contextlib
 import importlib
 import json
 import os
@@ -75,10 +76,8 @@ def _wait(pid: int) -> bool:
     while not done and time.monotonic() < deadline:
         time.sleep(_POLL_S)
         done, _ = os.waitpid(pid, os.WNOHANG)
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)  # also what it started and left
-    except ProcessLookupError:
-        pass
     if not done:
         os.waitpid(pid, 0)
     return bool(done)

@@ -120,7 +120,7 @@ async def fsync(file):
     descriptor = file.fileno()
     deadline = time.perf_counter() + 0.08
     with stopwatch:
-        while time.perf_counter() < deadline: os.write(descriptor, b"x" * 4096); os.fsync(descriptor)  # <- culprit  # noqa: E701, E702, E501 - one line to name  # fmt: skip
+        while time.perf_counter() < deadline: os.write(descriptor, b"x" * 4096); os.fsync(descriptor)  # <- culprit  # noqa: E701, E702 - one line to name  # fmt: skip
 
 
 def a_log(read_write):

@@ -50,7 +50,7 @@ async def app(scope, receive, send):
 
 
 def listening_socket(harness):
-    """A socket that the server is given, and a client in a process of its own that asks once and then ends the server."""
+    """A socket for the server, and a client in a process of its own that asks once and then ends the server."""
     _running[:] = [harness]
     listening = socket.create_server(("127.0.0.1", 0))
     listening.set_inheritable(True)

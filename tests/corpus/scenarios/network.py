@@ -106,7 +106,7 @@ async def tls_handshake(context):
 class Slow(http.server.BaseHTTPRequestHandler):
     """Answers after a while."""
 
-    def do_GET(self):  # noqa: N802 - its name
+    def do_GET(self):
         time.sleep(0.08)
         self.send_response(200)
         self.end_headers()

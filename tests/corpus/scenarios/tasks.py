@@ -30,7 +30,7 @@ async def after_an_await():
 def first_slice(harness: Harness):
     async def main():
         harness.activate()
-        with harness.detector.around():
+        async with harness.detector.around():
             with stopwatch:
                 time.sleep(0.06)  # <- culprit
             await asyncio.sleep(0.005)
@@ -42,7 +42,7 @@ def first_slice(harness: Harness):
 def activated_before_the_loop(harness: Harness):
     async def main():
         await asyncio.sleep(0.005)
-        with harness.detector.around():
+        async with harness.detector.around():
             with stopwatch:
                 time.sleep(0.06)  # <- culprit
             await asyncio.sleep(0.005)

@@ -50,8 +50,7 @@ async def lock_with():
     lock = threading.Lock()
     held(lock)
     await asyncio.sleep(0)
-    with stopwatch:
-        with lock: pass  # <- culprit  # noqa: E701 - one line to name  # fmt: skip
+    with stopwatch, lock: pass  # <- culprit  # noqa: E701 - one line to name  # fmt: skip
 
 
 @freezes("`Lock.acquire`", **WAIT)
