@@ -52,13 +52,14 @@ process, every detector on the same corpus in the same run with a threshold of 3
 
 A scenario is a tiny program in `tests/corpus/scenarios/` with a known culprit line, whose time a stopwatch in the
 program measures. *missed*: no event over the threshold holds 60 % of that time. *detected*: one does. *pinned*: it
-names file, line and function of the culprit. For single short calls of the catalogue: the call is named, and at its line. For
-what must not be reported: *silent* or *false alarm*. In brackets stands what is not quite right: a second event for one
-freeze, another cause than the true one, a duration more than 10 % away, or where the culprit stands instead (*in the
-trace*: further down in what was printed). The published event names no culprit, so every entry point it lists counts as
-named. Whatever is not right is tried {attempts} times, for all alike, and the best counts, because a busy host makes
-any detector look bad. blockbuster raises before the call, so it has no durations; it and asyncio's debug mode don't claim
-to find most of what is listed here.
+names file, line and function of the culprit. For single short calls of the catalogue: the call is named, and at its
+line. For what must not be reported: *silent* or *false alarm*. In brackets stands what is not quite right: a second
+event for one freeze, another cause than the true one, a duration more than 10 % away, or where the culprit stands
+instead (*in the trace*: further down in what was printed). The published event names no culprit, so every entry point
+it lists counts as named. Whatever is not right is tried {attempts} times, for all alike, and the best counts, because a busy host makes
+any detector look bad. blockbuster raises before the call and pyleak counts thresholds that passed, so neither has
+durations; asyncio's debug mode prints where a task stands after the freeze. None of these three claims to find most of
+what is listed here.
 """
 
 

@@ -22,6 +22,8 @@ class Detector:
 
     debug = False
     """Whether the loop runs in asyncio's debug mode."""
+    raises: tuple[type[BaseException], ...] = ()
+    """How it ends the code it finds fault with."""
 
     def __init__(self) -> None:
         self.observed: list[Observed] = []
@@ -126,12 +128,16 @@ class Blockbuster(Detector):
             )
             original(error, function)
 
+        self.raises = (blockbuster.BlockingError,)
         blockbuster.BlockingError.__init__ = note
         blockbuster.BlockBuster().activate()
 
 
 class Pyleak(Detector):
-    """`no_event_loop_blocking` around the code, with its check interval as short as it makes sense."""
+    """`no_event_loop_blocking` around the code, with its check interval as short as it makes sense.
+
+    The durations it prints are multiples of the threshold that passed, not measurements.
+    """
 
     @asynccontextmanager
     async def around(self) -> AsyncIterator[None]:
@@ -144,9 +150,7 @@ class Pyleak(Detector):
         except pyleak.EventLoopBlockError as error:
             for block in error.blocking_events:
                 places = [f"{one.filename}:{one.lineno}:{one.name}" for one in reversed(block.blocking_stack or [])]
-                self.observed.append(
-                    Observed(exceeded=True, elapsed_ms=block.duration * 1000, named=places[:1], trace=places)
-                )
+                self.observed.append(Observed(exceeded=True, named=places[:1], trace=places))
 
 
 DETECTORS: dict[str, type[Detector]] = {

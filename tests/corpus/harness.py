@@ -27,10 +27,14 @@ class Harness:
         """Prepare, set the detector up, run, and write down what it said."""
         prepared = () if scenario.prepare is None else (scenario.prepare(),)
         self.detector.set_up()
-        if asyncio.iscoroutinefunction(scenario.function):
-            self.run(lambda: scenario.function(*prepared), task_name=scenario.name)
-        else:
-            scenario.function(self, *prepared)
+        try:
+            if asyncio.iscoroutinefunction(scenario.function):
+                self.run(lambda: scenario.function(*prepared), task_name=scenario.name)
+            else:
+                scenario.function(self, *prepared)
+        except BaseException as error:
+            if not isinstance(error, self.detector.raises):
+                raise
         self.deliver()
         self.write(finished=True)
 
