@@ -79,6 +79,21 @@ def widen(since_s: float, until_s: float, now_s: float) -> Window:
     return Window(first * bucket_s, max(last, first + 1) * bucket_s, resolution)
 
 
+def is_interval(text: str) -> bool:
+    """Whether it is `FROM/UNTIL`, each an age or a time; a release may have a slash in its name too."""
+    since, slash, until = text.partition("/")
+    return bool(slash) and all(_AGE.fullmatch(part) or _TIMESTAMP.fullmatch(part) for part in (since, until))
+
+
+def parse_interval(parameter: str, text: str, now_s: float) -> Window:
+    """The window of `FROM/UNTIL`. Raises BadParameterError naming `parameter`."""
+    since, _, until = text.partition("/")
+    since_s, until_s = (_parse_time(parameter, part, now_s) for part in (since, until))
+    if since_s >= until_s:
+        raise BadParameterError(parameter, f"{since} is not before {until}; the window would be empty")
+    return widen(since_s, until_s, now_s)
+
+
 def parse_instant(parameter: str, text: str, now_s: float) -> int:
     """Unix milliseconds of an age or an RFC 3339 time. Raises BadParameterError naming `parameter`."""
     return int(_parse_time(parameter, text, now_s) * 1000)

@@ -5,9 +5,17 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from aiocop_collector.answers import Reason, Status
+from aiocop_collector.arrivals import StallState
 from aiocop_collector.filters import Filters
 from aiocop_collector.groupings import GroupBy, Order, Sort
-from aiocop_collector.queries import AgentsQuestion, Decision, FleetQuestion, HotspotsQuestion
+from aiocop_collector.queries import (
+    AgentsQuestion,
+    Decision,
+    DiffQuestion,
+    FleetQuestion,
+    HotspotsQuestion,
+    StallsQuestion,
+)
 
 _MAX_REPEATS: Final = 100
 _MAX_TEXT: Final = 1_024
@@ -91,6 +99,45 @@ class HotspotsParameters(FleetParameters):
         )
 
 
+class DiffParameters(WindowParameters):
+    """`GET /diff`: two releases of one service, or two stretches of time."""
+
+    base: Text = Field(description="A release, or `FROM/UNTIL` with ages or RFC 3339 times.", examples=["1.4.0"])
+    head: Text = Field(description="What is compared with it, likewise.", examples=["1.5.2"])
+    service: Names = Field([], description="Only these services; with releases, exactly one.", examples=[["shop"]])
+    environment: Names = Field([], description="Only these environments; may be repeated.")
+    since: Time | None = Field(None, description="With releases: what happened from then on. Default: 30 days ago.")
+    until: Time | None = Field(None, description="With releases: exclusive. Default: now.")
+    per: Literal["hour", "slice"] = Field(
+        "hour", description="Compare blocked time per hour of a process, or per slice, where slices are known."
+    )
+    worse_ratio: float = Field(
+        1.5, ge=1, le=1_000_000, description="A rate that grew (or shrank) by more than this factor is worse (better)."
+    )
+    min_ms_per_hour: float = Field(
+        100, ge=0, le=3_600_000, description="Changes of less blocked time per process and hour are the same."
+    )
+    min_minutes: float = Field(
+        1, ge=0, le=1_000_000, description="A side with less process time than this makes the comparison unknown."
+    )
+    limit: int = Field(100, ge=1, le=1000, description="Hotspots listed of each kind; counts are of all.")
+
+    def question(self) -> DiffQuestion:
+        return DiffQuestion(
+            self.base,
+            self.head,
+            tuple(self.service),
+            tuple(self.environment),
+            self.since,
+            self.until,
+            self.per,
+            self.worse_ratio,
+            self.min_ms_per_hour,
+            self.min_minutes,
+            self.limit,
+        )
+
+
 class AgentsParameters(Parameters):
     """`GET /agents`."""
 
@@ -101,6 +148,18 @@ class AgentsParameters(Parameters):
 
     def question(self) -> AgentsQuestion:
         return AgentsQuestion(self.since, tuple(self.service), tuple(self.environment), self.limit)
+
+
+class StallsParameters(FleetParameters):
+    """`GET /stalls`. The window is about when something was frozen, to the millisecond."""
+
+    state: Annotated[list[StallState], Field(max_length=_MAX_REPEATS)] = Field([], description="May be repeated.")
+    limit: int = Field(100, ge=1, le=1000, description="Stalls listed.")
+
+    def stalls_question(self) -> StallsQuestion:
+        return StallsQuestion(
+            self.since, self.until, tuple(self.service), tuple(self.environment), tuple(self.state), self.limit
+        )
 
 
 class NoParameters(Parameters):

@@ -11,17 +11,21 @@ from aiocop_collector.answers import (
     HotspotsAnswer,
     OperationsAnswer,
     ServicesAnswer,
+    StallsAnswer,
     Timeline,
 )
 from aiocop_collector.api.parameters import (
     AgentsParameters,
     DecisionBody,
+    DiffParameters,
     FleetParameters,
     HotspotsParameters,
     NoParameters,
+    StallsParameters,
     WindowParameters,
 )
 from aiocop_collector.api.problems import problem_responses
+from aiocop_collector.diff_answers import DiffAnswer
 from aiocop_collector.queries import Queries
 
 HotspotId = Annotated[str, Path(description="As in GET /hotspots.", examples=["9f2c61b0a4d7e835"])]
@@ -73,6 +77,11 @@ def build_router(queries: Queries) -> APIRouter:
         """
         return await queries.decide(hotspot_id, body.decision(), who_asks(request))
 
+    @router.get("/diff", tags=["hotspots"], summary="What a release changed")
+    async def get_diff(parameters: Annotated[DiffParameters, Query()]) -> DiffAnswer:
+        """Hotspots that are new, gone, worse or better in `head` than in `base`, with a verdict for scripts."""
+        return await queries.diff(parameters.question())
+
     @router.get("/services", tags=["fleet"], summary="Services and what froze them")
     async def get_services(parameters: Annotated[FleetParameters, Query()]) -> ServicesAnswer:
         """One row per service and environment, by blocked time."""
@@ -87,5 +96,10 @@ def build_router(queries: Queries) -> APIRouter:
     async def get_agents(parameters: Annotated[AgentsParameters, Query()]) -> AgentsAnswer:
         """Identity and delivery of each agent: reports received, lost and sent twice, what it had to drop."""
         return await queries.agents(parameters.question())
+
+    @router.get("/stalls", tags=["fleet"], summary="Loops that are frozen now")
+    async def get_stalls(parameters: Annotated[StallsParameters, Query()]) -> StallsAnswer:
+        """What is frozen at this moment, and what ended or died frozen in the window."""
+        return await queries.stalls(parameters.stalls_question())
 
     return router

@@ -11,13 +11,17 @@ from aiocop_collector.answers import (
     HotspotsAnswer,
     OperationsAnswer,
     ServicesAnswer,
+    StallsAnswer,
     Timeline,
 )
 from aiocop_collector.database import WRITES
+from aiocop_collector.diff_answers import DiffAnswer
 from aiocop_collector.queries.detail import ask_hotspot
+from aiocop_collector.queries.diff import DiffQuestion, ask_diff
 from aiocop_collector.queries.fleet import AgentsQuestion, FleetQuestion, ask_agents, ask_operations, ask_services
 from aiocop_collector.queries.hotspots import HotspotsQuestion, ask_hotspots
 from aiocop_collector.queries.snapshot import snapshot
+from aiocop_collector.queries.stalls import StallsQuestion, ask_stalls
 from aiocop_collector.queries.timeline import ask_timeline
 from aiocop_collector.queries.triage import Decision, decide
 
@@ -55,6 +59,11 @@ class Queries:
                 await decide(connection, hotspot_id, decision, who, self._clock_s())
         return await self.hotspot(hotspot_id)
 
+    async def diff(self, question: DiffQuestion) -> DiffAnswer:
+        """What changed between two releases or two stretches of time."""
+        async with snapshot(self._engine) as connection:
+            return await ask_diff(connection, question, self._clock_s())
+
     async def services(self, question: FleetQuestion) -> ServicesAnswer:
         """Services with what froze them."""
         async with snapshot(self._engine) as connection:
@@ -69,3 +78,8 @@ class Queries:
         """Processes that report, and what became of their reports."""
         async with snapshot(self._engine) as connection:
             return await ask_agents(connection, question, self._clock_s())
+
+    async def stalls(self, question: StallsQuestion) -> StallsAnswer:
+        """Freezes in progress, and those that ended or whose process died."""
+        async with snapshot(self._engine) as connection:
+            return await ask_stalls(connection, question, self._clock_s())
