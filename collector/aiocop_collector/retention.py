@@ -4,6 +4,7 @@
 | -------------------------------------- | ----------------------------------------------------------------- |
 | minute roll-ups and histograms         | 3 days, or `--retention` where that is shorter                    |
 | hour roll-ups and histograms           | 14 days, likewise                                                 |
+| spans                                  | like the buckets they are sums of                                 |
 | day roll-ups and histograms, presence, traces, slow events | `--retention`                                 |
 | agents                                 | `--retention`, but at least 7 days after they were last seen      |
 | services, releases, hotspots, sites    | always: "first seen" is of all time, and they are few             |
@@ -13,14 +14,15 @@ long outage would count twice.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
-from sqlalchemy import Column, Table, delete, select, tuple_
+from sqlalchemy import Column, ColumnElement, Table, delete, select, true, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiocop_collector import schema
+from aiocop_collector.spans import SPANS
 
 KEEP_MINUTES: Final = timedelta(days=3)
 KEEP_HOURS: Final = timedelta(days=14)
@@ -39,22 +41,27 @@ class Expired:
     table: Table
     column: "Column[int]"
     before: int
+    only: "ColumnElement[bool]" = field(default_factory=true)
 
     async def delete_batch(self, connection: AsyncConnection) -> bool:
         """Delete some. Whether more may be left."""
         key = list(self.table.primary_key.columns)
-        some = select(*key).where(self.column < self.before).limit(ROWS_PER_BATCH)
+        some = select(*key).where(self.column < self.before, self.only).limit(ROWS_PER_BATCH)
         target = tuple_(*key) if len(key) > 1 else key[0]
         result = await connection.execute(delete(self.table).where(target.in_(some)))
         return result.rowcount >= ROWS_PER_BATCH
 
 
+def kept(retention: timedelta, resolution: schema.Resolution) -> timedelta:
+    """How long buckets of this resolution are kept."""
+    return min(retention, _KEPT_BY_RESOLUTION[resolution.name])
+
+
 def expired(retention: timedelta, now_ms: int) -> Iterator[Expired]:
     """What is to be deleted at `now_ms`, table by table."""
     for resolution in schema.RESOLUTIONS:
-        kept = min(retention, _KEPT_BY_RESOLUTION[resolution.name])
         # A bucket goes when its end is too old, not its start.
-        before_s = (now_ms - _milliseconds(kept)) // 1000 - resolution.seconds
+        before_s = (now_ms - _milliseconds(kept(retention, resolution))) // 1000 - resolution.seconds
         for table in (resolution.rollups, resolution.histograms):
             yield Expired(table, table.c.bucket_s, before_s)
     before_ms = now_ms - _milliseconds(retention)
@@ -63,6 +70,11 @@ def expired(retention: timedelta, now_ms: int) -> Iterator[Expired]:
     yield Expired(schema.slow_events, schema.slow_events.c.started_at_ms, before_ms)
     agents_before_ms = now_ms - _milliseconds(max(retention, KEEP_AGENTS))
     yield Expired(schema.agents, schema.agents.c.last_seen_ms, agents_before_ms)
+    for span_s, resolution in SPANS.items():
+        before_s = (now_ms - _milliseconds(kept(retention, resolution))) // 1000 - span_s
+        # The list first: a span on it must be whole.
+        for table in (schema.spans, schema.span_rollups, schema.span_histograms):
+            yield Expired(table, table.c.bucket_s, before_s, table.c.span_s == span_s)
 
 
 def _milliseconds(duration: timedelta) -> int:

@@ -23,6 +23,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from aiocop_collector.arrivals import Arrival
+from aiocop_collector.condense import missing_spans, sum_some
 from aiocop_collector.counters import Counters
 from aiocop_collector.database import WRITES, blames_values, reason_of
 from aiocop_collector.retention import expired
@@ -39,6 +40,7 @@ PENDING_BYTES: Final = 4 << 20
 """Above this receivers stop reading. Decoded, this is about fifteen times as much memory (measured)."""
 
 PRUNE_INTERVAL_S: Final = 3600.0
+CONDENSE_INTERVAL_S: Final = 30.0
 
 _FIRST_RETRY_S: Final = 0.1
 _LONGEST_RETRY_S: Final = 5.0
@@ -169,16 +171,19 @@ class Store:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        next_prune_s = loop.time()
+        next_prune_s = next_condense_s = loop.time()
         last_flush_s = 0.0
         while not (self._stopping and not self._pending):
             if not self._pending:
                 self._state = "idle"
                 self._arrived.clear()
-                await _wait(self._arrived, next_prune_s - loop.time())
+                await _wait(self._arrived, min(next_prune_s, next_condense_s) - loop.time())
             if not self._stopping and loop.time() >= next_prune_s:
                 next_prune_s = loop.time() + PRUNE_INTERVAL_S
                 await self._prune()
+            if not self._stopping and loop.time() >= next_condense_s:
+                await self._condense()
+                next_condense_s = loop.time() + CONDENSE_INTERVAL_S
             if not self._pending:
                 continue
             if self._settled >= self._hurried:
@@ -296,6 +301,23 @@ class Store:
                         await self._flush()
         except Exception as error:  # noqa: BLE001 the border to the database: old rows do no harm for another hour
             self._log.warning("pruning failed", error=reason_of(error))
+
+    async def _condense(self) -> None:
+        """Sum the spans that are over, between commits; a failure waits for the next time."""
+        try:
+            now_ms = int(self._clock_s() * 1000)
+            async with self._engine.connect() as connection:
+                wanted = iter(await missing_spans(connection, self._retention, now_ms // 1000))
+            more = True
+            while more and not self._stopping:
+                async with self._engine.connect() as connection:
+                    await connection.execution_options(**{WRITES: True})
+                    async with connection.begin():
+                        more = await sum_some(connection, wanted, now_ms)
+                if self._pending:
+                    await self._flush()
+        except Exception as error:  # noqa: BLE001 the border to the database: without spans answers are only slower
+            self._log.warning("summing spans failed", error=reason_of(error))
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:

@@ -20,7 +20,7 @@ from aiocop_collector.filters import Filters
 from aiocop_collector.groupings import GROUPINGS
 from aiocop_collector.queries.hotspots import window_answer
 from aiocop_collector.queries.rows import milliseconds
-from aiocop_collector.queries.scope import Scope, exact_sum
+from aiocop_collector.queries.scope import Scope, exact_sum, open_scope
 from aiocop_collector.schema import agents, hotspots, releases, services, sites
 from aiocop_collector.windows import Window, parse_instant, parse_window, to_rfc3339
 
@@ -34,10 +34,11 @@ class FleetQuestion:
     service: tuple[str, ...] = ()
     environment: tuple[str, ...] = ()
 
-    def scope(self, now_s: float) -> Scope:
+    async def scope(self, connection: AsyncConnection, now_s: float) -> Scope:
         """Raises BadParameterError."""
         window = parse_window(self.since, self.until, now_s)
-        return Scope(window, Filters(service=self.service, environment=self.environment), GROUPINGS["operation"])
+        filters = Filters(service=self.service, environment=self.environment)
+        return await open_scope(connection, window, filters, GROUPINGS["operation"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class AgentsQuestion:
 
 async def ask_services(connection: AsyncConnection, question: FleetQuestion, now_s: float) -> ServicesAnswer:
     """Every known service, by blocked time in the window."""
-    scope = question.scope(now_s)
+    scope = await question.scope(connection, now_s)
     totals = scope.totals()
     costs = (
         select(
@@ -113,7 +114,7 @@ async def ask_services(connection: AsyncConnection, question: FleetQuestion, now
 
 async def ask_operations(connection: AsyncConnection, question: FleetQuestion, now_s: float) -> OperationsAnswer:
     """The operations that froze loops in the window, costliest first."""
-    scope = question.scope(now_s)
+    scope = await question.scope(connection, now_s)
     totals = scope.totals()
     blocked_us = exact_sum(totals.c.blocked_us)
     statement = (

@@ -1,28 +1,19 @@
 """Merged histograms of groups of sites, and the percentiles in them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from operator import add
+from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.sql.selectable import FromClause
 
 from aiocop_collector.groupings import Key
-from aiocop_collector.queries.scope import Scope, exact_sum
-from aiocop_collector.schema import BIN_COLUMNS, RESOLUTIONS
+from aiocop_collector.queries.scope import Scope, Sites
+from aiocop_collector.schema import BIN_COLUMNS, hotspots, releases, services, sites
 from aiocop_wire import percentile_ms
 
 Bins = tuple[int, ...]
-
-
-def _sums(bins: FromClause) -> list[ColumnElement[int]]:
-    # An empty bin is NULL.
-    return [func.coalesce(exact_sum(bins.c[name]), 0).label(name) for name in BIN_COLUMNS]
-
-
-# Built once: 86 expressions cost more to build than to run.
-_SUMS: Final = {resolution.name: _sums(resolution.histograms) for resolution in RESOLUTIONS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,39 +33,84 @@ def percentiles(bins: Bins | None, max_us: int) -> Percentiles:
 
 
 async def bins_by_group(
-    connection: AsyncConnection, scope: Scope, keys: Sequence[Key] | None = None
+    connection: AsyncConnection, scope: Scope, keys: Sequence[Key] | None = None, few: Sites | None = None
 ) -> Mapping[Key, Bins]:
-    """The summed bins of each group (of `keys`, where given)."""
-    histograms = scope.window.resolution.histograms
-    dimensions = scope.fact_dimensions(histograms)
-    # By site first: joined row by row, SQLite would read the histograms once per group.
-    by_site = (
-        select(*dimensions, *_SUMS[scope.window.resolution.name])
-        .where(*scope.fact_conditions(histograms, keys))
-        .group_by(*dimensions)
-        .subquery("by_site")
-    )
-    columns = scope.grouping.columns
-    statement = (
-        select(*columns, *_sums(by_site))
-        .select_from(scope.joined(by_site))
-        .where(*scope.group_conditions(keys))
-        .group_by(*columns)
-    )
-    width = len(columns)
-    return {tuple(row[:width]): tuple(row[width:]) for row in await connection.execute(statement)}
+    """The summed bins of each group (of `keys`, where given; `few` are all sites that these have)."""
+    group_of = await _groups(connection, scope, keys, few)
+    release_of = await _release_keys(connection, keys) if scope.grouping.by_release else {}
+    found: dict[Key, Bins] = {}
+    for row in await _summed(connection, scope, few, by_release=scope.grouping.by_release):
+        site_id, release_id, *counts = row
+        key = group_of.get(site_id)
+        if key is not None and scope.grouping.by_release:
+            key = release_of.get(release_id)
+        if key is None:
+            continue
+        known = found.get(key)
+        found[key] = tuple(counts) if known is None else tuple(map(add, known, counts))
+    return found
 
 
 async def bins_by_site(connection: AsyncConnection, scope: Scope) -> Mapping[int, Bins]:
     """The summed bins of each matching site, by its id."""
-    histograms = scope.window.resolution.histograms
-    site_id = histograms.c.site_id
-    statement = (
-        select(site_id, *_SUMS[scope.window.resolution.name])
-        .where(*scope.fact_conditions(histograms))
-        .group_by(site_id)
-    )
+    return {row[0]: tuple(row[2:]) for row in await _summed(connection, scope, None, by_release=False)}
+
+
+async def _groups(
+    connection: AsyncConnection, scope: Scope, keys: Sequence[Key] | None, few: Sites | None
+) -> Mapping[int, Key]:
+    """The group of each matching site; grouping by release, only that it matches."""
+    source = sites.join(hotspots, hotspots.c.id == sites.c.hotspot_id)
+    if scope.grouping.by_service:
+        source = source.join(services, services.c.id == sites.c.service_id)
+    by_release = scope.grouping.by_release
+    columns = () if by_release else scope.grouping.columns
+    statement = select(sites.c.id, *columns).select_from(source)
+    statement = statement.where(*scope.group_conditions(None if by_release else keys))
+    if few is not None:
+        statement = statement.where(few.condition(sites.c.id))
     return {row[0]: tuple(row[1:]) for row in await connection.execute(statement)}
+
+
+async def _release_keys(connection: AsyncConnection, keys: Sequence[Key] | None) -> Mapping[int, Key]:
+    statement = select(releases.c.id, releases.c.name)
+    if keys is not None:
+        statement = statement.where(releases.c.name.in_([key[0] for key in keys]))
+    return {release_id: (name,) for release_id, name in await connection.execute(statement)}
+
+
+async def _summed(
+    connection: AsyncConnection, scope: Scope, few: Sites | None, *, by_release: bool
+) -> Sequence[Row[Any]]:
+    """(site_id, release_id or 0, bins …), zero where a bin is empty.
+
+    As text: 86 columns in up to six parts take SQLAlchemy longer to put together than the database to sum. Numbers that
+    are in it are starts of buckets and ids that came from the database.
+    """
+    few = few or scope.few
+    postgresql = connection.dialect.name == "postgresql"
+    conditions = ""
+    if few is not None:
+        conditions += " AND site_id = ANY($1)" if postgresql else " AND site_id IN (SELECT value FROM json_each(?1))"
+    if scope.filters.release:
+        found = await connection.execute(select(releases.c.id).where(releases.c.name.in_(scope.filters.release)))
+        conditions += f" AND release_id IN ({_numbers(found.scalars()) or 'NULL'})"
+    columns = ", ".join(BIN_COLUMNS)
+    parts = " UNION ALL ".join(
+        f"SELECT site_id, release_id, {columns} FROM {part.table('histograms').name} "  # noqa: S608 see above
+        f"WHERE {'' if part.resolution else f'span_s = {part.span_s} AND '}bucket_s IN ({_numbers(part.starts_s)})"
+        f"{conditions}"
+        for part in scope.read_parts
+    )
+    sums = ", ".join(f"CAST(coalesce(sum({name}), 0) AS BIGINT)" for name in BIN_COLUMNS)
+    release_id, group = ("release_id", "site_id, release_id") if by_release else ("0", "site_id")
+    statement = f"SELECT site_id, {release_id}, {sums} FROM ({parts}) AS facts GROUP BY {group}"  # noqa: S608 see above
+    parameters = () if few is None else (few.parameter,)
+    return (await connection.exec_driver_sql(statement, parameters)).all()
+
+
+def _numbers(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def _rounded(value_ms: float | None) -> float | None:

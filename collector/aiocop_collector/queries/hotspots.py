@@ -11,7 +11,7 @@ from aiocop_collector.filters import Filters
 from aiocop_collector.groupings import GROUPINGS, GroupBy, Order, Sort
 from aiocop_collector.queries.ranking import Page, rank
 from aiocop_collector.queries.rows import rows_of
-from aiocop_collector.queries.scope import Scope
+from aiocop_collector.queries.scope import open_scope
 from aiocop_collector.windows import Window, parse_window, to_rfc3339
 
 
@@ -50,7 +50,7 @@ async def ask_hotspots(connection: AsyncConnection, question: HotspotsQuestion, 
     if question.cursor is not None:
         cursor = cursors.from_text(question.cursor, question.digest, grouping, question.sort)
         window = cursor.window
-    scope = Scope(window, question.filters, grouping)
+    scope = await open_scope(connection, window, question.filters, grouping)
     page = await rank(connection, scope, question.sort, question.order, question.limit, cursor)
     return HotspotsAnswer.model_construct(
         window=window_answer(window),

@@ -13,7 +13,7 @@ from aiocop_collector.groupings import Grouping, Key, place
 from aiocop_collector.ids import to_hex
 from aiocop_collector.queries.histograms import Bins, bins_by_group, percentiles
 from aiocop_collector.queries.ranking import Headline, Page
-from aiocop_collector.queries.scope import Scope
+from aiocop_collector.queries.scope import Scope, Sites
 from aiocop_collector.schema import hotspots, releases, services, sites
 from aiocop_collector.windows import to_rfc3339
 
@@ -100,10 +100,11 @@ async def rows_of(connection: AsyncConnection, scope: Scope, page: Page) -> list
     if not page.headlines:
         return []
     keys = [headline.key for headline in page.headlines]
-    members = await site_totals(connection, scope, keys)
-    bins = page.bins if page.bins is not None else await bins_by_group(connection, scope, keys)
+    few = await scope.few_of(connection, keys)
+    members = await site_totals(connection, scope, keys, few)
+    bins = page.bins if page.bins is not None else await bins_by_group(connection, scope, keys, few)
     width = len(scope.grouping.columns)
-    processes = {tuple(row[:width]): row.processes for row in await connection.execute(scope.processes(keys))}
+    processes = {tuple(row[:width]): row.processes for row in await connection.execute(scope.processes(keys, few))}
     builder = RowBuilder(scope.grouping, page.blocked_us, await release_names(connection, members.values()))
     return [
         builder.row(headline, members[headline.key], bins.get(headline.key), processes.get(headline.key, 0))
@@ -112,10 +113,10 @@ async def rows_of(connection: AsyncConnection, scope: Scope, page: Page) -> list
 
 
 async def site_totals(
-    connection: AsyncConnection, scope: Scope, keys: Sequence[Key] | None = None
+    connection: AsyncConnection, scope: Scope, keys: Sequence[Key] | None = None, few: Sites | None = None
 ) -> Mapping[Key, list[SiteTotals]]:
     """The sites of each group that were active in the window, costliest first."""
-    totals = scope.totals(keys)
+    totals = scope.totals(keys, few=few)
     by_release = scope.grouping.by_release
     source = scope.joined(totals)
     if not scope.grouping.by_service:

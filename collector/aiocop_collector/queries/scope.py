@@ -1,21 +1,29 @@
 """Which rows a question reads, in SQL: the window and the filters, joined with what the rows are grouped by.
 
-Facts (roll-ups, histograms) are narrowed by their own key first: by a range of buckets, or, where few sites can match,
-by bucket and site, which both databases answer from the primary key. Conditions on sites, hotspots and services are
+Facts (roll-ups, histograms) are narrowed by their own key first: by buckets and spans, and, where few sites can match,
+by these sites, which both databases answer from the primary key. Conditions on sites, hotspots and services are
 repeated on the joined dimensions, so that the narrowing is only ever about speed.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import BigInteger, ColumnElement, Select, Table, cast, func, literal, select
+from sqlalchemy import BigInteger, ColumnElement, Select, Table, any_, cast, func, literal, select, union_all
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.selectable import FromClause, Subquery
 
 from aiocop_collector.filters import Filters, release_named
 from aiocop_collector.groupings import Grouping, Key
 from aiocop_collector.schema import agents, hotspots, presence, releases, services, sites
+from aiocop_collector.spans import Facts, Part, cover, load_summed
 from aiocop_collector.windows import Window
+
+FEW_SITES: Final = 2_000
+"""Up to here sites are looked up one by one in every bucket; above it, reading all sites of a bucket is cheaper."""
+
+COUNTERS: Final = ("count", "slow_count", "blocked_us", "max_us")
 
 
 def exact_sum(column: ColumnElement[int]) -> ColumnElement[int]:
@@ -24,53 +32,101 @@ def exact_sum(column: ColumnElement[int]) -> ColumnElement[int]:
 
 
 @dataclass(frozen=True, slots=True)
+class Sites:
+    """A few sites, as a condition: one parameter however many there are."""
+
+    ids: tuple[int, ...]
+    postgresql: bool
+
+    @property
+    def parameter(self) -> list[int] | str:
+        """The ids as the driver takes them: an array, or JSON for SQLite's json_each()."""
+        return list(self.ids) if self.postgresql else "[" + ",".join(map(str, self.ids)) + "]"
+
+    def condition(self, column: ColumnElement[int]) -> ColumnElement[bool]:
+        """That the column holds one of them."""
+        if self.postgresql:
+            return column == any_(literal(self.parameter, ARRAY(BigInteger)))
+        items = func.json_each(literal(self.parameter)).table_valued("value", name="items")
+        return column.in_(select(items.c.value))
+
+
+@dataclass(frozen=True, slots=True)
 class Scope:
-    """A question's window, filters and grouping."""
+    """A question's window, filters and grouping. `open_scope` makes one that reads as little as possible."""
 
     window: Window
     filters: Filters
     grouping: Grouping
+    parts: tuple[Part, ...] = ()
+    """What makes up the window; nothing stands for its buckets."""
+    few: Sites | None = None
+    """The sites that the filters leave, where they are few."""
 
-    def totals(self, keys: Sequence[Key] | None = None) -> Subquery:
+    @property
+    def read_parts(self) -> tuple[Part, ...]:
+        """The tables and buckets to read."""
+        resolution = self.window.resolution
+        return self.parts or (Part(resolution, resolution.seconds, tuple(self.window.bucket_starts_s)),)
+
+    async def few_of(self, connection: AsyncConnection, keys: Sequence[Key]) -> Sites | None:
+        """The sites of these groups, where they are few."""
+        if self.grouping.by_release:
+            return self.few
+        return await _few(connection, self._matching_sites(keys))
+
+    def facts(self, kind: Facts, columns: Sequence[str], few: Sites | None = None) -> Subquery:
+        """(site_id, release_id, columns …) of every bucket and span of the window; a site has many rows.
+
+        `few`, where given, are the only sites that matter.
+        """
+        few = few or self.few
+        selects = []
+        for part in self.read_parts:
+            table = part.table(kind)
+            conditions = part.conditions(table)
+            if few is not None:
+                conditions.append(few.condition(table.c.site_id))
+            released = self.filters.release_condition(table.c.release_id)
+            if released is not None:
+                conditions.append(released)
+            read = [table.c.site_id, table.c.release_id, *(table.c[name] for name in columns)]
+            selects.append(select(*read).where(*conditions))
+        return union_all(*selects).subquery("facts")
+
+    def totals(
+        self, keys: Sequence[Key] | None = None, *, few: Sites | None = None, columns: Sequence[str] = COUNTERS
+    ) -> Subquery:
         """The counters of each matching site (and release, when grouping by release) over the window.
 
-        `keys`, where given, are the only groups that matter: reading others may be left out.
+        `keys` and `few`, where given, are the only groups and sites that matter: reading others may be left out.
         """
-        rollups = self.window.resolution.rollups
-        dimensions = self.fact_dimensions(rollups)
-        return (
-            select(
-                *dimensions,
-                exact_sum(rollups.c["count"]).label("count"),
-                exact_sum(rollups.c.slow_count).label("slow_count"),
-                exact_sum(rollups.c.blocked_us).label("blocked_us"),
-                func.max(rollups.c.max_us).label("max_us"),
-            )
-            .where(*self.fact_conditions(rollups, keys))
-            .group_by(*dimensions)
-            .subquery("totals")
-        )
+        facts = self.facts("rollups", columns, few)
+        dimensions = self.fact_dimensions(facts)
+        sums = [
+            (func.max(facts.c[name]) if name == "max_us" else exact_sum(facts.c[name])).label(name) for name in columns
+        ]
+        statement = select(*dimensions, *sums).group_by(*dimensions)
+        if keys is not None and self.grouping.by_release:
+            statement = statement.where(release_named(facts.c.release_id, (key[0] for key in keys)))
+        return statement.subquery("totals")
 
-    def fact_dimensions(self, facts: Table) -> list[ColumnElement[int]]:
+    def fact_dimensions(self, facts: FromClause) -> list[ColumnElement[int]]:
         """The columns by which facts are summed before anything is joined with them."""
         return [facts.c.site_id, *([facts.c.release_id] if self.grouping.by_release else [])]
 
-    def fact_conditions(self, facts: Table, keys: Sequence[Key] | None = None) -> list[ColumnElement[bool]]:
-        """What must hold for a row of rollups_* or histograms_* by its own columns."""
-        by_release = self.grouping.by_release
+    def fact_conditions(self, facts: Table) -> list[ColumnElement[bool]]:
+        """What must hold for a row of the window's own resolution, rollups_* or histograms_*, by its own columns."""
         bucket_s = facts.c.bucket_s
-        narrow = self.filters.narrows_sites or (keys is not None and not by_release)
         conditions: list[ColumnElement[bool]] = [bucket_s >= self.window.since_s, bucket_s < self.window.until_s]
-        if narrow:
+        if self.filters.narrows_sites:
             # Both parts of the primary key by equality: SQLite then looks up (bucket, site) pairs instead of reading
             # every site of every bucket.
             conditions.append(bucket_s.in_(_each_bucket(self.window)))
-            conditions.append(facts.c.site_id.in_(self._matching_sites(keys)))
+            conditions.append(facts.c.site_id.in_(self._matching_sites(None)))
         condition = self.filters.release_condition(facts.c.release_id)
         if condition is not None:
             conditions.append(condition)
-        if by_release and keys is not None:
-            conditions.append(release_named(facts.c.release_id, (key[0] for key in keys)))
         return conditions
 
     def joined(self, facts: FromClause) -> FromClause:
@@ -89,18 +145,14 @@ class Scope:
             conditions.append(self.grouping.has_key(keys))
         return conditions
 
-    def processes(self, keys: Sequence[Key]) -> Select[Any]:
+    def processes(self, keys: Sequence[Key], few: Sites | None = None) -> Select[Any]:
         """(key …, distinct agents that saw the group on the days of the window)."""
-        pairs = (
-            select(presence.c.site_id, presence.c.agent_id)
-            .where(
-                presence.c.day_s.in_(_each_day(self.window)),
-                presence.c.site_id.in_(self._matching_sites(None if self.grouping.by_release else keys)),
-            )
-            .distinct()
-            .subquery("pairs")
-        )
-        conditions = [self.grouping.has_key(keys)]
+        seen_by = select(presence.c.site_id, presence.c.agent_id).where(presence.c.day_s.in_(_each_day(self.window)))
+        few = few or self.few
+        if few is not None:
+            seen_by = seen_by.where(few.condition(presence.c.site_id))
+        pairs = seen_by.distinct().subquery("pairs")
+        conditions = [self.grouping.has_key(keys), *self.filters.site_conditions()]
         seen: FromClause = pairs
         if self.grouping.by_release or self.filters.release:
             # Presence knows sites and agents; an agent has one release for life.
@@ -128,6 +180,23 @@ class Scope:
         if keys is not None and not self.grouping.by_release:
             conditions.append(self.grouping.has_key(keys))
         return select(sites.c.id).select_from(joined).where(*conditions)
+
+
+async def open_scope(connection: AsyncConnection, window: Window, filters: Filters, grouping: Grouping) -> Scope:
+    """The scope with the spans that are summed and the sites that are left, as this transaction sees them."""
+    summed = await load_summed(connection, window.since_s, window.until_s, window.resolution)
+    parts = tuple(cover(window.since_s, window.until_s, window.resolution, summed))
+    scope = Scope(window, filters, grouping, parts)
+    if not filters.narrows_sites:
+        return scope
+    return Scope(window, filters, grouping, parts, await _few(connection, scope._matching_sites(None)))  # noqa: SLF001 its own class
+
+
+async def _few(connection: AsyncConnection, matching: Select[Any]) -> Sites | None:
+    found = (await connection.execute(matching.limit(FEW_SITES + 1))).scalars().all()
+    if len(found) > FEW_SITES:
+        return None
+    return Sites(tuple(sorted(found)), connection.dialect.name == "postgresql")
 
 
 def _each_bucket(window: Window) -> Select[Any]:
