@@ -11,7 +11,7 @@ one. Through `ctypes` or `struct` it costs more.
 import fcntl
 import mmap
 import os
-from typing import Final
+from typing import Final, NamedTuple
 
 from aiocop._stdlib import close
 from aiocop_wire.heartbeat import (
@@ -20,39 +20,50 @@ from aiocop_wire.heartbeat import (
     LAYOUT,
     LOOKED,
     MAX_SLOTS,
+    PAGE_BYTES,
     SLOT_WORDS,
     STALL_AFTER,
+    TEXT_BYTES,
+    text_at,
 )
 
 _SEALS: Final = 0x0001 | 0x0002 | 0x0004  # F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW: linux/fcntl.h
 _ADD_SEALS: Final = 1033  # F_ADD_SEALS; the fcntl module has these names only when built against new headers
 _CLOSED: Final = -1
 
-Beat = memoryview
-"""The words of one loop thread (aiocop_wire.heartbeat says which)."""
+
+class Slot(NamedTuple):
+    """Where one loop thread writes (aiocop_wire.heartbeat says what)."""
+
+    words: memoryview
+    text: memoryview
 
 
-def private_beat() -> "Beat":
-    """Words that nobody reads: where there is no page, or no room on it."""
-    return memoryview(bytearray(8 * SLOT_WORDS)).cast("Q")
+def private_slot() -> Slot:
+    """Words that nobody reads, and no room for text: where there is no heartbeat, or no room on it."""
+    return Slot(memoryview(bytearray(8 * SLOT_WORDS)).cast("Q"), memoryview(b""))
 
 
 class Heartbeat:
-    """The page of one process. Made by `open_heartbeat`. `beat`, `leave` and `close` may be called from any thread."""
+    """The heartbeat of one process. Made by `open_heartbeat`. `slot`, `leave` and `close`: from any thread."""
 
-    def __init__(self, descriptor: int, words: "Beat") -> None:
+    def __init__(self, descriptor: int, memory: memoryview) -> None:
         self.descriptor = descriptor
         """What to pass to the collector; -1 once closed."""
-        self._words = words
+        self._memory = memory
+        self._words = memory[:PAGE_BYTES].cast("Q")
         self._free = list(range(MAX_SLOTS, 0, -1))
         self._slots: dict[int, int] = {}
 
-    def beat(self, ident: int) -> "Beat":
-        """The words of the thread with this ident, all zero."""
+    def slot(self, ident: int) -> Slot:
+        """The place of the thread with this ident, its words all zero."""
         if not self._free or self.descriptor == _CLOSED:
-            return private_beat()
-        slot = self._slots[ident] = self._free.pop()
-        return self._words[slot * SLOT_WORDS : (slot + 1) * SLOT_WORDS]
+            return private_slot()
+        number = self._slots[ident] = self._free.pop()
+        begin = text_at(number)
+        return Slot(
+            self._words[number * SLOT_WORDS : (number + 1) * SLOT_WORDS], self._memory[begin : begin + TEXT_BYTES]
+        )
 
     def leave(self, ident: int) -> None:
         """The thread has ended."""
@@ -74,7 +85,8 @@ class Heartbeat:
     def abandon(self) -> None:
         """In a forked child: give the descriptor back. The parent's lock and words are left alone."""
         descriptor, self.descriptor = self.descriptor, _CLOSED
-        self._words = memoryview(bytearray(HEARTBEAT_BYTES)).cast("Q")
+        self._memory = memoryview(bytearray(HEARTBEAT_BYTES))
+        self._words = self._memory[:PAGE_BYTES].cast("Q")
         if descriptor != _CLOSED:
             close(descriptor)
 
@@ -96,11 +108,12 @@ def open_heartbeat(stall_after_ns: int) -> Heartbeat | None:
     try:
         os.ftruncate(descriptor, HEARTBEAT_BYTES)
         fcntl.fcntl(descriptor, _ADD_SEALS, _SEALS)
-        words = memoryview(mmap.mmap(descriptor, HEARTBEAT_BYTES)).cast("Q")
+        memory = memoryview(mmap.mmap(descriptor, HEARTBEAT_BYTES))
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (OSError, ValueError):
         close(descriptor)
         return None
+    words = memory[:PAGE_BYTES].cast("Q")
     words[LAYOUT] = HEARTBEAT_LAYOUT
     words[STALL_AFTER] = stall_after_ns
-    return Heartbeat(descriptor, words)
+    return Heartbeat(descriptor, memory)

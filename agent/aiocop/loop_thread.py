@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiocop._stdlib import get_ident
 from aiocop.aggregate import CounterTable, SiteCounters
-from aiocop.heartbeat import private_beat
+from aiocop.heartbeat import private_slot
 from aiocop.thread_clock import ThreadClock
 from aiocop_wire import UPPER_EDGES_NS
 
@@ -25,6 +25,7 @@ class LoopThread(CounterTable):
     __slots__ = (
         "allowed_ns",
         "beat",
+        "beat_text",
         "calls",
         "clock",
         "credited_ns",
@@ -51,7 +52,7 @@ class LoopThread(CounterTable):
     def __init__(self) -> None:
         super().__init__()
         self.ident = get_ident()
-        self.beat = private_beat()
+        self.beat, self.beat_text = private_slot()
         """What a collector on this host can read of this thread: the start of its last slice, and the site entered last
         (aiocop_wire.heartbeat). Never kept in a local variable: a forked child and stop() put another in its place."""
         self.clock = ThreadClock()

@@ -22,12 +22,12 @@ from aiocop.attribution import Moment, Sample, is_waiting, may_have_computed, sh
 from aiocop.callback_names import callback_code, task_name
 from aiocop.catalogue import CPU, TURN, WAIT, Operation
 from aiocop.events import BlockingCall, Events, SliceFacts
-from aiocop.heartbeat import Heartbeat, private_beat
+from aiocop.heartbeat import Heartbeat, private_slot
 from aiocop.loop_thread import LoopThread
 from aiocop.stalls import FinishedSlice, StallBoard
 from aiocop.traces import LOOP, MAX_SITE_FRAMES, Site, Traces
-from aiocop_wire import SlowEvent, SlowSite
-from aiocop_wire.heartbeat import BEGUN, ENTERED
+from aiocop_wire import Define, SlowEvent, SlowSite, encode
+from aiocop_wire.heartbeat import BEGUN, ENTERED, write_text
 
 MAX_CALLS_PER_SLICE: Final = 50
 """Blocking calls of one slice that its event describes; all of them are counted."""
@@ -90,7 +90,7 @@ class Slices:
 
         aggregate.add_table(number, thread)
         if self.heartbeat is not None:
-            thread.beat = self.heartbeat.beat(thread.ident)
+            thread.beat, thread.beat_text = self.heartbeat.slot(thread.ident)
         self.threads[thread.ident] = thread
         self._departures.departure = _Departure(leave)
         return thread
@@ -99,7 +99,8 @@ class Slices:
         """Let the threads write what they run where a collector can read it; None for nowhere, as after a fork."""
         self.heartbeat = heartbeat
         for thread in list(self.threads.values()):
-            thread.beat = private_beat() if heartbeat is None else heartbeat.beat(thread.ident)
+            slot = private_slot() if heartbeat is None else heartbeat.slot(thread.ident)
+            thread.beat, thread.beat_text = slot
 
     def this_thread(self) -> LoopThread:
         """The state of the calling thread."""
@@ -186,6 +187,8 @@ class Slices:
             site = self.traces.site(operation, self.traces.stack(frame, MAX_SITE_FRAMES))
             counters = thread.counters(site, self.aggregate.other)
             thread.remember(key, counters)
+            if thread.beat_text:
+                write_text(thread.beat_text, encode(Define((site.definition,))))
             if self.shipping:
                 self.traces.keep_trace(site, self.traces.stack(frame, MAX_SITE_FRAMES))
         thread.beat[ENTERED] = counters.site.definition.site_id ^ thread.started_ns

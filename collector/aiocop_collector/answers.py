@@ -344,6 +344,51 @@ class OperationsAnswer(Answer):
     operations: list[OperationAnswer]
 
 
+class InstantsAnswer(Answer):
+    """The time an answer covers, exactly as asked for."""
+
+    since: Time
+    until: Time = Field(description="Exclusive.")
+
+
+class StallAnswer(Answer):
+    """One slice that ran for longer than its agent's `stall_after_ms`."""
+
+    id: str
+    service: str
+    environment: str
+    release: str
+    agent: str
+    pid: int | None
+    host: str | None
+    state: Literal["frozen", "died", "ended"] = Field(
+        description="died: its process ended frozen, by evidence. frozen: it was as of `last_seen`; an agent that is "
+        "gone without evidence leaves it so."
+    )
+    started_at: Time
+    last_seen: Time = Field(description="When it was last known to be frozen, or was over.")
+    blocked_ms: float = Field(description="From its start to `last_seen`.")
+    hotspot: str | None = Field(description="Id of the hotspot, for GET /hotspots/{id}.")
+    call_site: str | None = Field(
+        description="`path:line:function` where it is; the one entered last, where no thread of the process could say. "
+        "Null where none is known."
+    )
+    operation: str | None = Field(description="The blocking call, `cpu` or `wait`; null where nobody could see.")
+    gil_held: bool | None = Field(
+        description="Native code kept every thread of the process from running when it was last looked at."
+    )
+    thread_name: str
+    trace: list[FrameAnswer] = Field(description="The whole stack, innermost first; empty where nobody could look.")
+
+
+class StallsAnswer(Answer):
+    """`GET /stalls`: what is frozen now first, then the most recent."""
+
+    window: InstantsAnswer
+    total: int = Field(description="Stalls that match; at most `limit` of them are listed.")
+    stalls: list[StallAnswer]
+
+
 class AgentAnswer(Answer):
     """One process (from `start()` to its end), and what became of its reports."""
 

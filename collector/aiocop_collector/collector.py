@@ -9,7 +9,7 @@ import structlog
 from aiocop_collector.counters import Counters
 from aiocop_collector.database import open_engine, prepare, shown
 from aiocop_collector.errors import CollectorError
-from aiocop_collector.receive import UdpReceiver, UnixReceiver
+from aiocop_collector.receive import Heartbeats, UdpReceiver, UnixReceiver
 from aiocop_collector.settings import Settings
 from aiocop_collector.sockets import bind_udp, bind_unix, default_unix_address
 from aiocop_collector.store import Store
@@ -30,6 +30,7 @@ class Collector:
         self.engine = open_engine(settings.database)
         self.counters = Counters()
         self.store = Store(self.engine, self.counters, retention=settings.retention)
+        self.heartbeats = Heartbeats(self.store, self.counters)
         self.receivers: list[UnixReceiver | UdpReceiver] = []
         self._settings = settings
         self._log = structlog.get_logger("aiocop_collector")
@@ -46,6 +47,7 @@ class Collector:
         except CollectorError:
             await self.stop()
             raise
+            self.heartbeats.start()
         self._log.info("collecting", database=shown(self.engine.url))
 
     async def stop(self) -> bool:
@@ -61,6 +63,7 @@ class Collector:
             await receiver.finish()
         await self.engine.dispose()
         if not committed:
+        await self.heartbeats.stop()
             status = self.store.status()
             self._log.error("not committed, and not acknowledged", reports=status.pending_reports, error=status.error)
         return committed
@@ -79,5 +82,5 @@ class Collector:
 
     def _bind(self, address: Address) -> UnixReceiver | UdpReceiver:
         if isinstance(address, UnixAddress):
-            return UnixReceiver(bind_unix(address), address, self.store, self.counters)
+            return UnixReceiver(bind_unix(address), address, self.store, self.counters, self.heartbeats)
         return UdpReceiver(bind_udp(address), self.store, self.counters)

@@ -6,6 +6,10 @@ Names in use:
     refused_{reason}                messages that were not used: malformed, oversized, unknown_version, unexpected
     hello_timeouts                  streams that never said who they are
     slow_readers                    streams cut because their agent did not read its acknowledgements
+    heartbeats_refused              heartbeats not kept, because there were too many; their agents' stalls show only by
+                                    the agents' own messages
+    heartbeats_unusable             heartbeats of an unknown layout, or without a lock
+    agents_died                     processes that ended without a farewell
     clocks_clamped                  reports dated more than a day ahead of the collector's clock, stored as of now
     sites_unknown                   sites counted before their definition arrived
     reports_rejected                reports the database would never take; their stream was ended

@@ -49,5 +49,10 @@ def trace_id(site: int, wire_trace: int) -> int:
     return to_signed(stable_id("trace", site % _RANGE, wire_trace))
 
 
+def stall_id(agent: str, slice_ns: int) -> int:
+    """`agent` is the agent's id, `slice_ns` what names the stall among those of its agent."""
+    return to_signed(stable_id("stall", agent, slice_ns))
+
+
 def slow_event_id(instance: bytes, sequence: int, position: int) -> int:
     return to_signed(stable_id("slow event", instance.hex(), sequence, position))

@@ -5,7 +5,7 @@
 | minute roll-ups and histograms         | 3 days, or `--retention` where that is shorter                    |
 | hour roll-ups and histograms           | 14 days, likewise                                                 |
 | spans                                  | like the buckets they are sums of                                 |
-| day roll-ups and histograms, presence, traces, slow events | `--retention`                                 |
+| day roll-ups and histograms, presence, traces, slow events, stalls | `--retention`                         |
 | agents                                 | `--retention`, but at least 7 days after they were last seen      |
 | services, releases, hotspots, sites    | always: "first seen" is of all time, and they are few             |
 
@@ -68,6 +68,7 @@ def expired(retention: timedelta, now_ms: int) -> Iterator[Expired]:
     yield Expired(schema.presence, schema.presence.c.day_s, before_ms // 1000 - schema.RESOLUTIONS[-1].seconds)
     yield Expired(schema.traces, schema.traces.c.last_seen_ms, before_ms)
     yield Expired(schema.slow_events, schema.slow_events.c.started_at_ms, before_ms)
+    yield Expired(schema.stalls, schema.stalls.c.last_seen_ms, before_ms)
     agents_before_ms = now_ms - _milliseconds(max(retention, KEEP_AGENTS))
     yield Expired(schema.agents, schema.agents.c.last_seen_ms, agents_before_ms)
     for span_s, resolution in SPANS.items():

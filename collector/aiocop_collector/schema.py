@@ -10,6 +10,7 @@ to agree on one. Times are integers: `_ms` Unix milliseconds, `bucket_s` the Uni
                        │            ├─ histograms_{minute,hour,day}   the same key: one integer column per bin
                        │            └─ presence                       which agents saw the site on which day
                        ├─ slow_events       the most recent ones, whole
+                       ├─ stalls            freezes while they go on, and how they went out
                        ├─ decisions         what people decided, beyond the status
                        └─ history           who changed what, and when
 
@@ -151,6 +152,29 @@ presence: Final = Table(
     Column("day_s", BigInteger, primary_key=True, autoincrement=False),
     Column("site_id", BigInteger, primary_key=True, autoincrement=False),
     Column("agent_id", String(32), primary_key=True),
+    sqlite_with_rowid=False,
+)
+
+stalls: Final = Table(
+    "stalls",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("agent_id", String(32), nullable=False, index=True),
+    Column("service_id", BigInteger, nullable=False, index=True),
+    Column("release_id", BigInteger, nullable=False),
+    Column("slice_ns", BigInteger, nullable=False),  # names it among the agent's, as on the wire
+    Column("state", String, nullable=False, index=True),  # frozen, died, ended
+    Column("started_at_ms", BigInteger, nullable=False),
+    Column("last_seen_ms", BigInteger, nullable=False, index=True),
+    Column("blocked_us", BigInteger, nullable=False),  # as of then
+    Column("site_id", BigInteger),  # where it is or was, as far as known; may be one that no definition came for
+    Column("wire_site_id", BigInteger),  # the same as the agent calls it
+    Column("reported", Integer, nullable=False),  # 1: the agent said so; 0: the site entered last
+    Column("counted", Integer, nullable=False),  # 1: the call was counted when it began
+    Column("gil_held", Integer),  # 1: no thread of the process could run; NULL: nobody could see
+    Column("died_count", Integer, nullable=False),  # died: what its death added to the count of its site
+    Column("thread_name", String, nullable=False),
+    Column("frames", Text, nullable=False),  # JSON, innermost first
     sqlite_with_rowid=False,
 )
 

@@ -22,6 +22,7 @@ from aiocop_collector.fold import MAX_EVENTS_PER_HOTSPOT, Fold, Reporter, Sighti
 from aiocop_collector.reopening import Process, reopen
 from aiocop_collector.sites import Defined, KnownSite, SiteMemory, frames_json
 from aiocop_collector.statements import ADD, ADD_BIN, LARGEST, REPLACE, SMALLEST, Statements
+from aiocop_collector.stalls import StallBook, reported_ends
 
 MAX_TRACES_PER_SITE: Final = 20
 """The most recently seen full traces kept."""
@@ -71,6 +72,7 @@ class Transaction:
         self._fold = Fold(memory.site_ids, now_ms=now_ms)
         self._presence: frozenset[tuple[int, int, str]] = frozenset()
         self._defined: dict[int, Defined] = {}
+        self._stalls = StallBook(connection, self._statements, self._fold, now_ms=now_ms)
         self._traces: dict[int, tuple[Any, ...]] = {}
         self._services: dict[int, tuple[Any, ...]] = {}
         self._releases: dict[int, tuple[Any, ...]] = {}
@@ -87,6 +89,7 @@ class Transaction:
             self._admit(records[agent_id], groups[agent_id])
         await self._write(schema.services, _SEEN_MERGE, self._services)
         await self._write(schema.releases, _SEEN_MERGE, self._releases)
+        await self._stalls.settle(self._defined)
         sites = await write_sites(self._connection, self._statements, self._fold, self._defined, self._memory.sites)
         self._presence = frozenset(self._fold.presence())
         await self._write_counts()
@@ -94,6 +97,7 @@ class Transaction:
         await self._write_events(sites.hotspot_of)
         processes = {
             record.id: Process(record.release_id, record.identity.started_at_ms) for record in records.values()
+        await self._stalls.write()
         }
         await reopen(self._connection, self._fold, processes, sites.hotspot_of, self._now_ms)
         await write_agents(self._connection, self._statements, records, self._now_ms)
@@ -121,8 +125,10 @@ class Transaction:
             if record.admit(arrival) and arrival.report is not None:
                 self._fold.add(reporter, arrival.report, sighting)
 
+            self._stalls.note(reporter, arrival.stalls, arrival.running)
     def _see(self, record: AgentRecord, sighting: Sighting) -> None:
         identity = record.identity
+                self._stalls.note(reporter, reported_ends(arrival.report), None)
         self._services[record.service_id] = _widened(
             self._services.get(record.service_id),
             (record.service_id, clean(identity.service), clean(identity.environment)),

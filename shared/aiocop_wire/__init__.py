@@ -19,7 +19,7 @@ from aiocop_wire.encode import encode
 from aiocop_wire.errors import MalformedMessageError, OversizedMessageError, UnknownVersionError, WireError
 from aiocop_wire.fingerprint import fingerprint, site_id, stable_id
 from aiocop_wire.framing import FrameReader, frame
-from aiocop_wire.heartbeat import HEARTBEAT_BYTES, HeartbeatPage, RunningSlice, read_heartbeat
+from aiocop_wire.heartbeat import HeartbeatPage, RunningSlice, read_heartbeat
 from aiocop_wire.histogram import (
     BIN_COUNT,
     REPRESENTATIVES_MS,
@@ -76,7 +76,6 @@ __all__ = [
     "FRAME_LIBRARY",
     "FRAME_STANDARD",
     "FROZEN",
-    "HEARTBEAT_BYTES",
     "PROTOCOL_VERSION",
     "REASONS",
     "REPRESENTATIVES_MS",

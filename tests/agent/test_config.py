@@ -56,6 +56,7 @@ def test_arguments_win_over_the_environment():
         environment="staging",
         release="2.0",
         threshold_ms=5,
+        stall_after_ms=700,
         enabled=True,
         application=["cart"],
         environ=environ,

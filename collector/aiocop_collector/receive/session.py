@@ -12,10 +12,12 @@ from typing import Final
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from aiocop_collector.arrivals import Arrival, Sender
+from aiocop_collector.arrivals import Arrival, Sender, StallSighting
 from aiocop_collector.counters import Counters
+from aiocop_collector.receive.heartbeats import Lifeline
 from aiocop_collector.store import Store
 from aiocop_wire import (
+    FEATURE_STALLS,
     Ack,
     Define,
     Farewell,
@@ -26,6 +28,7 @@ from aiocop_wire import (
     Refused,
     Report,
     SiteDefinition,
+    Stall,
     TraceDefinition,
     Welcome,
     WireError,
@@ -51,12 +54,18 @@ class Session:
     """Runs in a task of its own; the store calls back on the same loop."""
 
     def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, store: Store, counters: Counters
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        store: Store,
+        counters: Counters,
+        lifeline: Lifeline | None = None,
     ) -> None:
         self._reader = reader
         self._writer = writer
         self._store = store
         self._counters = counters
+        self._lifeline = lifeline
         self._sender = Sender(committed=self._acknowledge, rejected=self._reject)
         self._acknowledged = 0
         self._sites: list[SiteDefinition] = []
@@ -110,9 +119,11 @@ class Session:
             self._refuse("unexpected", "a stream starts with hello")
             return None
         self._acknowledged = await self._store.committed_sequence(hello.identity.instance)
-        self._write(Welcome(self._acknowledged, __version__))
+        self._write(Welcome(self._acknowledged, __version__, features=(FEATURE_STALLS,)))
         # Before its first report already, so that /agents shows a service in which nothing has frozen yet.
         self._store.offer(Arrival(hello.identity, "unix", size_bytes))
+        if self._lifeline is not None:
+            self._lifeline.hello(hello.identity)
         return hello.identity
 
     async def _messages(self) -> AsyncGenerator[tuple[Message, int], None]:
@@ -132,17 +143,26 @@ class Session:
             self._sites += message.sites
             self._traces += message.traces
             self._defined_bytes += size_bytes
+        elif isinstance(message, Stall):
+            # With what was defined before it: its site may be new.
+            self._offer(identity, None, size_bytes, (StallSighting.reported(message),))
         elif isinstance(message, Farewell):
+            if self._lifeline is not None:
+                self._lifeline.farewell()
             self._store.offer(Arrival(identity, "unix", size_bytes, farewell=message))
         else:
             return False
         return True
 
-    def _offer(self, identity: Identity, report: Report | None, size_bytes: int) -> None:
+    def _offer(
+        self, identity: Identity, report: Report | None, size_bytes: int, stalls: tuple[StallSighting, ...] = ()
+    ) -> None:
         """Hand over a report, and what was defined for it: definitions are dated by the report that follows them."""
         sites, traces, size_bytes = tuple(self._sites), tuple(self._traces), size_bytes + self._defined_bytes
         self._sites, self._traces, self._defined_bytes = [], [], 0
-        self._store.offer(Arrival(identity, "unix", size_bytes, report, sites, traces, sender=self._sender))
+        self._store.offer(
+            Arrival(identity, "unix", size_bytes, report, sites, traces, sender=self._sender, stalls=stalls)
+        )
 
     def _acknowledge(self, sequence: int) -> None:
         self._acknowledged = max(self._acknowledged, sequence)

@@ -9,7 +9,7 @@ import contextlib
 import socket
 from typing import Final
 
-from aiocop_collector.arrivals import Arrival
+from aiocop_collector.arrivals import Arrival, StallSighting
 from aiocop_collector.counters import Counters
 from aiocop_collector.store import Store
 from aiocop_wire import Datagram, UdpAddress, WireError, decode
@@ -127,5 +127,6 @@ class UdpReceiver:
                 define.sites,
                 define.traces,
                 message.farewell,
+                stalls=(StallSighting.reported(message.stall),) if message.stall is not None else (),
             )
         )
