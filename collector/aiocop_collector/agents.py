@@ -43,6 +43,19 @@ class AgentRecord:
         self._first_seen_ms: int = row["first_seen_ms"]
         self._dropped: Mapping[str, int] = json.loads(row["dropped"])
         self._health = Health(row["recorded"], row["slices"], row["agent_cpu_us"])
+        self._dropped_before = self._dropped
+        self._duplicated_before: int = row["reports_duplicated"]
+
+    def newly_dropped(self) -> dict[str, int]:
+        """By reason, what was added since the row was read."""
+        before = self._dropped_before
+        added = {reason: total - before.get(reason, 0) for reason, total in self._dropped.items()}
+        return {reason: amount for reason, amount in added.items() if amount > 0}
+
+    @property
+    def newly_duplicated(self) -> int:
+        """Reports found to be in the store already since the row was read."""
+        return self.delivery.duplicated - self._duplicated_before
 
     def admit(self, arrival: Arrival) -> bool:
         """Whether the arrival's report is new. Its totals are taken over when it is the latest."""

@@ -9,6 +9,7 @@ from aiocop_collector.api import build_router, install_problem_handlers
 from aiocop_collector.collector import Collector
 from aiocop_collector.errors import SettingsError
 from aiocop_collector.health import build_health_router
+from aiocop_collector.metrics_page import Timing, build_metrics_router
 from aiocop_collector.queries import Queries
 from aiocop_collector.security import BearerToken
 from aiocop_collector.settings import Settings, read_token
@@ -50,7 +51,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(build_health_router(collector))
     # Counts are exact: whoever asks after an agent's flush() over udp sees what that agent had sent.
     app.include_router(build_router(Queries(collector.engine)), dependencies=[Depends(collector.settle)])
+    app.include_router(build_metrics_router(collector))
     install_problem_handlers(app)
+    app.add_middleware(Timing, observe=collector.metrics.time_query)
     if token is not None:
         app.add_middleware(BearerToken, token=token)
     return app

@@ -9,6 +9,7 @@ import structlog
 from aiocop_collector.counters import Counters
 from aiocop_collector.database import open_engine, prepare, shown
 from aiocop_collector.errors import CollectorError
+from aiocop_collector.metrics import Metrics
 from aiocop_collector.receive import Heartbeats, UdpReceiver, UnixReceiver
 from aiocop_collector.settings import Settings
 from aiocop_collector.sockets import bind_udp, bind_unix, default_unix_address
@@ -29,7 +30,10 @@ class Collector:
         """Connects to nothing yet. Raises SettingsError."""
         self.engine = open_engine(settings.database)
         self.counters = Counters()
-        self.store = Store(self.engine, self.counters, retention=settings.retention)
+        self.metrics = Metrics()
+        self.store = Store(
+            self.engine, self.counters, retention=settings.retention, on_commit=self.metrics.count_commit
+        )
         self.heartbeats = Heartbeats(self.store, self.counters)
         self.receivers: list[UnixReceiver | UdpReceiver] = []
         self._settings = settings
@@ -42,12 +46,12 @@ class Collector:
             for address in self._settings.listen or (default_unix_address(),):
                 self.receivers.append(self._bind(address))
             self.store.start()
+            self.heartbeats.start()
             for receiver in self.receivers:
                 await receiver.start()
         except CollectorError:
             await self.stop()
             raise
-            self.heartbeats.start()
         self._log.info("collecting", database=shown(self.engine.url))
 
     async def stop(self) -> bool:
@@ -58,12 +62,12 @@ class Collector:
         receivers, self.receivers = self.receivers, []
         for receiver in receivers:
             receiver.stop()
+        await self.heartbeats.stop()
         committed = await self.store.stop(STOP_TIMEOUT_S)
         for receiver in receivers:
             await receiver.finish()
         await self.engine.dispose()
         if not committed:
-        await self.heartbeats.stop()
             status = self.store.status()
             self._log.error("not committed, and not acknowledged", reports=status.pending_reports, error=status.error)
         return committed

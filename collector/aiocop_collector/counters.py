@@ -1,15 +1,16 @@
-"""What the collector counts about its own intake, by name; shown by /readyz, later by /metrics.
+"""What the collector counts about its own intake, by name; shown by /readyz and /metrics.
 
 Names in use:
     connections                     streams accepted
     reports_unix, reports_udp       reports taken in, duplicates included
+    bytes_received                  bytes of the messages taken in
     refused_{reason}                messages that were not used: malformed, oversized, unknown_version, unexpected
     hello_timeouts                  streams that never said who they are
-    slow_readers                    streams cut because their agent did not read its acknowledgements
     heartbeats_refused              heartbeats not kept, because there were too many; their agents' stalls show only by
                                     the agents' own messages
     heartbeats_unusable             heartbeats of an unknown layout, or without a lock
     agents_died                     processes that ended without a farewell
+    slow_readers                    streams cut because their agent did not read its acknowledgements
     clocks_clamped                  reports dated more than a day ahead of the collector's clock, stored as of now
     sites_unknown                   sites counted before their definition arrived
     reports_rejected                reports the database would never take; their stream was ended

@@ -195,6 +195,14 @@ class Fold:
         """Rows of presence: (day_s, site_id, agent_id)."""
         return {(day_s, site_id, agent_id) for (day_s, agent_id), sites in self._seen_on.items() for site_id in sites}
 
+    def costs(self) -> dict[int, tuple[int, int, int]]:
+        """By site: count, slow_count, blocked_us."""
+        costs: dict[int, tuple[int, int, int]] = {}
+        for (_, site_id, _), (count, slow_count, blocked_us, _) in self._counters.items():
+            known = costs.get(site_id, (0, 0, 0))
+            costs[site_id] = (known[0] + count, known[1] + slow_count, known[2] + blocked_us)
+        return costs
+
     def minutes_of(self, site_ids: Collection[int]) -> set[int]:
         """The minutes, as Unix seconds of their start, in which any of the sites was counted."""
         return {bucket_s for bucket_s, site_id, _ in self._counters if site_id in site_ids}

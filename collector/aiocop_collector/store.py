@@ -75,11 +75,14 @@ class Store:
         *,
         retention: timedelta,
         clock_s: Callable[[], float] = time.time,
+        on_commit: Callable[[Outcome, float], None] | None = None,
     ) -> None:
+        """`on_commit` is told of each commit, and how many seconds it took. It must not raise."""
         self._engine = engine
         self._counters = counters
         self._retention = retention
         self._clock_s = clock_s
+        self._on_commit = on_commit
         self._memory = Memory()
         self._log = structlog.get_logger("aiocop_collector.store")
         self._pending: deque[Arrival] = deque()
@@ -124,6 +127,7 @@ class Store:
 
     def offer(self, arrival: Arrival) -> None:
         """Take an arrival in. Never blocks; a receiver that finds `is_full` afterwards must wait for room."""
+        self._counters.add("bytes_received", arrival.size_bytes)
         self._pending.append(arrival)
         self._offered += 1
         self._bytes += arrival.size_bytes
@@ -216,6 +220,7 @@ class Store:
         """Commit a batch, however long it takes."""
         retry_s = _FIRST_RETRY_S
         for attempt in itertools.count(1):
+            started_s = time.perf_counter()
             try:
                 outcome = await self._commit(batch)
             except Exception as error:  # noqa: BLE001 the border to the database: the writer must outlive whatever it is
@@ -227,6 +232,8 @@ class Store:
                 retry_s = min(retry_s * 2, _LONGEST_RETRY_S)
             else:
                 self._succeeded(batch, outcome)
+                if self._on_commit is not None:
+                    self._on_commit(outcome, time.perf_counter() - started_s)
                 return
 
     async def _write_apart(self, batch: Sequence[Arrival], error: BaseException) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiocop_collector import ids, schema
+from aiocop_collector.activity import Activity, activity_of
 from aiocop_collector.agents import AgentRecord, clean, lock_agents, write_agents
 from aiocop_collector.arrivals import Arrival
 from aiocop_collector.condense import hold_spans, strike_off
@@ -21,8 +22,8 @@ from aiocop_collector.dimensions import write_sites
 from aiocop_collector.fold import MAX_EVENTS_PER_HOTSPOT, Fold, Reporter, Sighting, SiteIds
 from aiocop_collector.reopening import Process, reopen
 from aiocop_collector.sites import Defined, KnownSite, SiteMemory, frames_json
-from aiocop_collector.statements import ADD, ADD_BIN, LARGEST, REPLACE, SMALLEST, Statements
 from aiocop_collector.stalls import StallBook, reported_ends
+from aiocop_collector.statements import ADD, ADD_BIN, LARGEST, REPLACE, SMALLEST, Statements
 
 MAX_TRACES_PER_SITE: Final = 20
 """The most recently seen full traces kept."""
@@ -43,6 +44,7 @@ class Outcome:
     presence: frozenset[tuple[int, int, str]]
     clocks_clamped: int
     sites_unknown: int
+    activity: Activity
 
 
 class Memory:
@@ -70,9 +72,9 @@ class Transaction:
         self._memory = memory
         self._now_ms = now_ms
         self._fold = Fold(memory.site_ids, now_ms=now_ms)
+        self._stalls = StallBook(connection, self._statements, self._fold, now_ms=now_ms)
         self._presence: frozenset[tuple[int, int, str]] = frozenset()
         self._defined: dict[int, Defined] = {}
-        self._stalls = StallBook(connection, self._statements, self._fold, now_ms=now_ms)
         self._traces: dict[int, tuple[Any, ...]] = {}
         self._services: dict[int, tuple[Any, ...]] = {}
         self._releases: dict[int, tuple[Any, ...]] = {}
@@ -87,17 +89,17 @@ class Transaction:
         records = await lock_agents(self._connection, self._statements, latest, self._now_ms)
         for agent_id in sorted(groups):
             self._admit(records[agent_id], groups[agent_id])
+        await self._stalls.settle(self._defined)
         await self._write(schema.services, _SEEN_MERGE, self._services)
         await self._write(schema.releases, _SEEN_MERGE, self._releases)
-        await self._stalls.settle(self._defined)
         sites = await write_sites(self._connection, self._statements, self._fold, self._defined, self._memory.sites)
         self._presence = frozenset(self._fold.presence())
         await self._write_counts()
         await self._write_traces()
         await self._write_events(sites.hotspot_of)
+        await self._stalls.write()
         processes = {
             record.id: Process(record.release_id, record.identity.started_at_ms) for record in records.values()
-        await self._stalls.write()
         }
         await reopen(self._connection, self._fold, processes, sites.hotspot_of, self._now_ms)
         await write_agents(self._connection, self._statements, records, self._now_ms)
@@ -107,6 +109,7 @@ class Transaction:
             presence=self._presence,
             clocks_clamped=self._fold.clocks_clamped,
             sites_unknown=sites.unknown,
+            activity=activity_of(self._fold, records.values(), sites.hotspot_of),
         )
 
     def _admit(self, record: AgentRecord, arrivals: list[Arrival]) -> None:
@@ -122,13 +125,13 @@ class Transaction:
                 site_id = self._memory.site_ids.of(record.service_id, trace.site_id)
                 trace_id = ids.trace_id(site_id, trace.trace_id)
                 self._traces[trace_id] = (trace_id, site_id, frames_json(trace.frames), sighting.last_seen_ms)
+            self._stalls.note(reporter, arrival.stalls, arrival.running)
             if record.admit(arrival) and arrival.report is not None:
                 self._fold.add(reporter, arrival.report, sighting)
+                self._stalls.note(reporter, reported_ends(arrival.report), None)
 
-            self._stalls.note(reporter, arrival.stalls, arrival.running)
     def _see(self, record: AgentRecord, sighting: Sighting) -> None:
         identity = record.identity
-                self._stalls.note(reporter, reported_ends(arrival.report), None)
         self._services[record.service_id] = _widened(
             self._services.get(record.service_id),
             (record.service_id, clean(identity.service), clean(identity.environment)),
