@@ -56,10 +56,10 @@ names file, line and function of the culprit. For single short calls of the cata
 line. For what must not be reported: *silent* or *false alarm*. In brackets stands what is not quite right: a second
 event for one freeze, another cause than the true one, a duration more than 10 % away, or where the culprit stands
 instead (*in the trace*: further down in what was printed). The published event names no culprit, so every entry point
-it lists counts as named. Whatever is not right is tried {attempts} times, for all alike, and the best counts, because a busy host makes
-any detector look bad. blockbuster raises before the call and pyleak counts thresholds that passed, so neither has
-durations; asyncio's debug mode prints where a task stands after the freeze. None of these three claims to find most of
-what is listed here.
+it lists counts as named. Whatever is not right is tried {attempts} times, for all alike, and the best counts, because a
+busy host makes any detector look bad. blockbuster raises before the call and pyleak counts thresholds that passed, so
+neither has durations; asyncio's debug mode prints where a task stands after the freeze. None of these three claims to
+find most of what is listed here.
 """
 
 

@@ -1,0 +1,48 @@
+"""The FastAPI service that is put under load: `python web_app.py VARIANT LOOP FD`, FD being a listening socket."""
+
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.agent_cost.variants import activate, set_up
+
+
+def create_app(variant: str) -> FastAPI:
+    """One handler that does nothing, one that makes a blocking call."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        set_up(variant)
+        activate(variant)
+        yield
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.get("/nothing")
+    async def nothing() -> dict[str, int]:
+        return {"answer": 42}
+
+    @app.get("/stat")
+    async def stat() -> dict[str, int]:
+        return {"size": os.stat("/").st_size}
+
+    return app
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    variant, loop, descriptor = sys.argv[1:]
+    if variant == "debug":
+        os.environ["PYTHONASYNCIODEBUG"] = "1"
+    uvicorn.run(create_app(variant), fd=int(descriptor), loop=loop, log_level="warning", access_log=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""How fast `GET /hotspots` is on months of a fleet: `python benchmarks/queries.py [--quick] [--postgres] [--keep FOLDER]`.
+
+Fills a store (see fleet_store.py), lets the collector's own code sum its spans, then starts a real collector process on
+it, feeds it reports over a unix stream the whole time, and asks over HTTP: every window, grouping and sort. Printed: the
+median and 95th percentile of the wall time, the collector's CPU time per question (which other load on the machine does
+not touch; ingest meanwhile is in it), and whether issue 5's aim is met. Also the store's size and the time to start.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+import os
+import statistics
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.fleet_store import fill_fleet
+from sqlalchemy import text
+from tests.support.collector import CollectorProcess, StreamPeer, make_identity, make_report, make_site, run_collector
+from tests.support.postgres_server import find_binaries, run_postgres
+
+from aiocop_collector.condense import missing_spans, sum_some
+from aiocop_collector.database import WRITES, open_engine, prepare
+from aiocop_wire import Define, SiteDelta
+
+WINDOWS = ("1h", "24h", "7d", "30d")
+GROUPINGS = ("call_site", "entry_point", "line", "fingerprint", "operation", "service", "release")
+SORTS = ("blocked_time", "count", "last_seen", "p99")
+INGEST_SITES = 30
+
+
+@dataclass(frozen=True)
+class Asked:
+    name: str
+    path: str
+    aim_ms: int
+
+
+def questions(*, quick: bool) -> Iterator[Asked]:
+    for window in WINDOWS:
+        for grouping, sort in itertools.product(GROUPINGS, SORTS):
+            if quick and (grouping not in ("call_site", "operation") or sort not in ("blocked_time", "p99")):
+                continue
+            path = f"/hotspots?since={window}&group_by={grouping}&sort={sort}"
+            yield Asked(f"{window:>3} by {grouping}, {sort}", path, 1000 if sort == "p99" else 100)
+        yield Asked(f"{window:>3} of one service", f"/hotspots?since={window}&service=service-007", 20)
+
+
+def cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def build(url: str, options: argparse.Namespace) -> None:
+    engine = open_engine(url)
+    await prepare(engine)
+    now_s, started_s = int(time.time()), time.perf_counter()
+    await fill_fleet(engine, services=options.services, sites=options.sites, days=options.days, now_s=now_s)
+    print(f"filled in {time.perf_counter() - started_s:.0f} s", flush=True)
+    started_s, longest_s = time.perf_counter(), 0.0
+    async with engine.connect() as connection:
+        spans = await missing_spans(connection, timedelta(days=options.days), now_s)
+    wanted, more = iter(spans), True
+    while more:
+        async with engine.connect() as connection:
+            await connection.execution_options(**{WRITES: True})
+            async with connection.begin():
+                began_s = time.perf_counter()
+                more = await sum_some(connection, wanted, now_s * 1000)
+        longest_s = max(longest_s, time.perf_counter() - began_s)
+    took_s = time.perf_counter() - started_s
+    print(f"summed {len(spans)} spans in {took_s:.0f} s, the longest transaction {longest_s * 1000:.0f} ms", flush=True)
+    async with engine.connect() as connection:
+        total = calls = 0
+        for name in ("rollups_minute", "rollups_hour", "rollups_day", "rollups_span", "histograms_span", "presence"):
+            rows = (await connection.execute(text(f"SELECT count(*) FROM {name}"))).scalar_one()
+            total += rows if name in ("rollups_minute", "rollups_hour", "rollups_day") else 0
+            print(f"    {name}: {rows:,} rows")
+        calls = (await connection.execute(text('SELECT sum("count") FROM rollups_day'))).scalar_one()
+        if engine.dialect.name == "postgresql":
+            size = (await connection.execute(text("SELECT pg_database_size(current_database())"))).scalar_one()
+        else:
+            size = sum(file.stat().st_size for file in Path(engine.url.database).parent.glob("collector.sqlite3*"))
+    print(
+        f"{total:,} roll-up rows; {size / 2**20:,.0f} MiB; {size / float(calls) * 1e6 / 1024:,.1f} KiB per million events"
+    )
+    if engine.dialect.name == "postgresql":
+        async with engine.connect() as connection:
+            await (await connection.execution_options(isolation_level="AUTOCOMMIT")).execute(text("VACUUM ANALYZE"))
+    await engine.dispose()
+
+
+@contextlib.contextmanager
+def ingest(collector: CollectorProcess, agents: int) -> Iterator[None]:
+    """Agents that report each second until the block ends."""
+    ended = threading.Event()
+
+    def run() -> None:
+        with contextlib.ExitStack() as peers:
+            streams = [peers.enter_context(StreamPeer(collector.socket_path)) for _ in range(agents)]
+            for number, stream in enumerate(streams):
+                stream.greet(make_identity(f"service-{number:03}", environment="prod"))
+                stream.send(Define(tuple(make_site(n) for n in range(1, INGEST_SITES + 1))))
+            for sequence in itertools.count(1):
+                deltas = [
+                    SiteDelta(n, 20, 1, 90_000, 40_000, (3, 15, 12, 4, 26, 1)) for n in range(1, INGEST_SITES + 1)
+                ]
+                for stream in streams:
+                    stream.send(make_report(sequence, *deltas, started_at_ms=int(time.time() * 1000)))
+                for stream in streams:
+                    stream.wait_for_ack(sequence)
+                if ended.wait(1.0):
+                    return
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def ask(collector: CollectorProcess, asked: Asked, rounds: int) -> bool:
+    times_ms, cpu_before_s = [], cpu_s(collector.pid)
+    for _ in range(rounds + 1):
+        started_s = time.perf_counter()
+        with urllib.request.urlopen(collector.url + asked.path, timeout=120) as answer:
+            answer.read()
+        times_ms.append((time.perf_counter() - started_s) * 1000)
+    cpu_ms = (cpu_s(collector.pid) - cpu_before_s) * 1000 / (rounds + 1)
+    first_ms, warm_ms = times_ms[0], sorted(times_ms[1:])
+    p95_ms = warm_ms[max(0, -(-len(warm_ms) * 95 // 100) - 1)]
+    met = p95_ms < asked.aim_ms
+    print(
+        f"{asked.name:40} first {first_ms:7.0f}   p50 {statistics.median(warm_ms):7.1f}   p95 {p95_ms:7.1f} ms   "
+        f"CPU {cpu_ms:6.0f} ms   aim {asked.aim_ms:4}  {'met' if met else 'MISSED'}",
+        flush=True,
+    )
+    return met
+
+
+def measure(name: str, url: str, folder: Path, options: argparse.Namespace) -> None:
+    print(f"\n== {name}: {options.services} services, {options.sites} sites, {options.days} days", flush=True)
+    if not options.reuse:
+        asyncio.run(build(url, options))
+    started_s = time.perf_counter()
+    with run_collector(folder, "--database", url) as collector:
+        print(f"ready {time.perf_counter() - started_s:.2f} s after its start (Python's own included)", flush=True)
+        with ingest(collector, options.agents):
+            met = [ask(collector, asked, options.rounds) for asked in questions(quick=options.quick)]
+        print(f"{sum(met)} of {len(met)} aims met; load of the machine now {os.getloadavg()[0]:.1f}", flush=True)
+        collector.stop()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--services", type=int, default=200)
+    parser.add_argument("--sites", type=int, default=10_000)
+    parser.add_argument("--days", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=20, help="times each question is asked")
+    parser.add_argument("--agents", type=int, default=20, help="reporting each second meanwhile")
+    parser.add_argument("--quick", action="store_true", help="fewer questions, a tenth of the sites")
+    parser.add_argument("--postgres", action="store_true", help="PostgreSQL instead of SQLite")
+    parser.add_argument("--keep", type=Path, help="make the SQLite store in this folder and leave it there")
+    parser.add_argument("--reuse", action="store_true", help="with --keep: it is there from an earlier run")
+    options = parser.parse_args()
+    if options.quick:
+        options.services, options.sites, options.rounds = 20, 1000, 5
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        if options.postgres:
+            binaries = find_binaries()
+            if binaries is None:
+                sys.exit("no PostgreSQL server is installed here: apt-get install postgresql")
+            measure("PostgreSQL", stack.enter_context(run_postgres(binaries)), folder, options)
+        else:
+            store = options.keep or folder
+            store.mkdir(parents=True, exist_ok=True)
+            measure("SQLite", f"sqlite:///{store}/collector.sqlite3", folder, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""What the agent costs, beside nothing, the published aiocop 1.2.1 and asyncio's debug mode, interleaved in one run.
+
+Each round measures every variant once, in a fresh process each, in an order that changes from round to round; what is
+reported are ratios and differences within a round, as their median and range. All variants run on the same CPython, in
+environments that this script makes under .cache/. The shipping variant reports to a real collector. Under load, the
+server and the load generator (with the collector) each have a CPU of their own.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.agent_cost.report import Rounds, at_rest_table, tasks_tables, web_table
+from benchmarks.agent_cost.variants import (
+    BARE,
+    CALLBACK,
+    COLLECTOR_VARIABLE,
+    DEACTIVATED,
+    DEBUG,
+    PUBLISHED,
+    SHIPPING,
+    STOPPED,
+)
+from benchmarks.environments import OURS, environment, interpreter_of
+from benchmarks.environments import PUBLISHED as PUBLISHED_RELEASE
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "benchmarks.md"
+LIBRARIES = ("fastapi", "httptools", "uvicorn", "uvloop")
+LOOPS = ("asyncio", "uvloop")
+THEIRS = (PUBLISHED, DEACTIVATED)
+TASK_VARIANTS = (BARE, CALLBACK, SHIPPING, PUBLISHED, DEBUG, STOPPED, DEACTIVATED)
+WEB_VARIANTS = (BARE, CALLBACK, SHIPPING, PUBLISHED, DEBUG)
+REST_VARIANTS = (BARE, CALLBACK, SHIPPING, PUBLISHED)
+CONNECTIONS = 16
+
+
+class Bench:
+    """The environments and the collector of one run."""
+
+    def __init__(self, python: str, collector: str | None) -> None:
+        self._ours = environment("benchmark-ours", (*OURS, *LIBRARIES), python)
+        self._theirs = environment("benchmark-theirs", (PUBLISHED_RELEASE, *LIBRARIES), python)
+        self.collector = collector
+        self.environment = {name: text for name, text in os.environ.items() if not name.startswith("AIOCOP_")}
+        self.environment[COLLECTOR_VARIABLE] = collector or ""
+
+    def python(self, variant: str) -> str:
+        return self._theirs if variant in THEIRS else self._ours
+
+    def able(self, variants: tuple[str, ...]) -> list[str]:
+        return [variant for variant in variants if variant != SHIPPING or self.collector]
+
+    def probe(self, variant: str, loop: str, *arguments: str) -> dict[str, float]:
+        command = [self.python(variant), str(ROOT / "benchmarks" / "agent_cost" / "probe.py"), variant, loop]
+        done = subprocess.run([*command, *arguments], check=False, capture_output=True, text=True, env=self.environment)
+        if done.returncode:
+            raise RuntimeError(f"{variant} on {loop} ended with {done.returncode}:\n{done.stderr}")
+        measured: dict[str, float] = json.loads(done.stdout)
+        return measured
+
+    def serve_and_load(self, variant: str, loop: str, seconds: int) -> dict[str, float]:
+        """Requests per second, by handler."""
+        server_cpu, load_cpu = pinned_apart()
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            listening.set_inheritable(True)
+            program = str(ROOT / "benchmarks" / "agent_cost" / "web_app.py")
+            command = [self.python(variant), program, variant, loop, str(listening.fileno())]
+            server = subprocess.Popen(
+                ["taskset", "-c", server_cpu, *command], pass_fds=[listening.fileno()], env=self.environment
+            )
+            try:
+                url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+                with urllib.request.urlopen(f"{url}/nothing", timeout=60):  # until it serves
+                    pass
+                load(url, "/nothing", 1, load_cpu)
+                return {path.strip("/"): load(url, path, seconds, load_cpu) for path in ("/nothing", "/stat")}
+            finally:
+                server.send_signal(signal.SIGTERM)
+                server.wait(timeout=30)
+
+
+def pinned_apart() -> tuple[str, str]:
+    """One CPU for the server, one for the load generator."""
+    cpus = sorted(os.sched_getaffinity(0))
+    return str(cpus[0]), str(cpus[-1])
+
+
+def load(url: str, path: str, seconds: int, cpu: str) -> float:
+    """Requests per second that wrk counted."""
+    command = ["taskset", "-c", cpu, "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", url + path]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    if "Non-2xx" in text or "Socket errors" in text:
+        raise RuntimeError(f"{path} failed under load:\n{text}")
+    (line,) = [line for line in text.splitlines() if line.startswith("Requests/sec:")]
+    return float(line.split()[1])
+
+
+@contextmanager
+def running_collector() -> Iterator[str | None]:
+    """The address of a real collector, from the environment of this interpreter; None, said loudly, without one."""
+    if subprocess.run([sys.executable, "-c", "import aiocop_collector"], check=False, capture_output=True).returncode:
+        print(f"SKIPPED: nothing ships: no aiocop_collector for {sys.executable}", file=sys.stderr)
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        address = f"unix://{folder}/collector.sock"
+        options = ["--listen", address, "--http", "127.0.0.1:0", "--database", f"sqlite:///{folder}/collector.sqlite3"]
+        program = [sys.executable, "-m", "aiocop_collector", "serve", *options]
+        pinned = ["taskset", "-c", pinned_apart()[1]] if shutil.which("taskset") else []
+        with subprocess.Popen([*pinned, *program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as collector:
+            ready = any(b"listening on http" in line for line in collector.stdout or ())
+            if not ready:
+                raise RuntimeError("the collector did not start")
+            try:
+                yield address
+            finally:
+                collector.terminate()
+
+
+def shuffled(variants: list[str]) -> list[str]:
+    return random.sample(variants, len(variants))
+
+
+def measure(bench: Bench, options: argparse.Namespace) -> dict[str, dict]:
+    """Everything, by kind, loop and variant, round after round."""
+    tasks: dict[str, dict[str, Rounds]] = {loop: {one: [] for one in bench.able(TASK_VARIANTS)} for loop in LOOPS}
+    web: dict[str, dict[str, Rounds]] = {loop: {one: [] for one in bench.able(WEB_VARIANTS)} for loop in LOOPS}
+    idle: dict[str, Rounds] = {one: [] for one in bench.able(REST_VARIANTS)}
+    memory: dict[str, Rounds] = {one: [] for one in bench.able(REST_VARIANTS)}
+    loaded = all(shutil.which(program) for program in ("wrk", "taskset")) and len(os.sched_getaffinity(0)) > 1
+    if not loaded:
+        print("SKIPPED: no load: needs wrk (apt-get install wrk), taskset and two CPUs", file=sys.stderr)
+    for number in range(options.rounds):
+        print(f"round {number + 1} of {options.rounds} …", file=sys.stderr)
+        for loop in LOOPS:
+            for variant in shuffled(list(tasks[loop])):
+                tasks[loop][variant].append(bench.probe(variant, loop, "tasks", str(options.tasks)))
+            for variant in shuffled(list(web[loop])) if loaded else ():
+                web[loop][variant].append(bench.serve_and_load(variant, loop, options.load_s))
+        if number < options.rest_rounds:
+            for variant in shuffled(list(idle)):
+                idle[variant].append(bench.probe(variant, "asyncio", "idle"))
+                memory[variant].append(bench.probe(variant, "asyncio", "memory"))
+    return {"tasks": tasks, "web": web if loaded else {}, "idle": idle, "memory": memory}
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rest-rounds", type=int, default=3, help="rounds that also measure idle CPU and memory")
+    parser.add_argument("--tasks", type=int, default=10_000, help="per scenario")
+    parser.add_argument("--load-s", type=int, default=5, help="seconds of load per handler")
+    parser.add_argument(
+        "--quick", action="store_true", help="2 rounds of 2000 tasks and 2 s of load: a look, no result"
+    )
+    parser.add_argument("--python", default=sys.executable, help="the interpreter to make the environments with")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the measurements")
+    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.rest_rounds, options.tasks, options.load_s = 2, 1, 2000, 2
+    with running_collector() as collector:
+        measured = measure(Bench(options.python, collector), options)
+    version, _ = interpreter_of(options.python)
+    lines = [*tasks_tables(measured["tasks"])]
+    lines += web_table(measured["web"]) if measured["web"] else []
+    lines += at_rest_table(measured["idle"], measured["memory"])
+    print("\n".join(lines))
+    if options.json:
+        options.json.write_text(json.dumps({"python": version, "rounds": options.rounds, **measured}, indent=1))
+    if options.write:
+        PAGE.write_text("\n".join([_introduction(version, options), *lines]))
+
+
+def _introduction(version: str, options: argparse.Namespace) -> str:
+    return f"""\
+# What the agent costs
+
+Made by `make bench ARGS=--write` on {time.strftime("%Y-%m-%d")}: CPython {version}, {os.cpu_count()} CPUs,
+{options.rounds} rounds, {options.tasks} tasks per scenario, {options.load_s} s of load. Don't edit: run it again.
+
+Every variant runs in a fresh process per round, interleaved with the others; differences and ratios are taken within a
+round. Shown is the median over the rounds, and in brackets the range, which says how busy the machine was. Times are
+CPU time of the whole process, the variant's own threads included. *shipping* sends to a real collector over a Unix
+socket. Tasks run in batches of 100 by `asyncio.gather`, whose own callbacks are slices too.
+"""
+
+
+if __name__ == "__main__":
+    main()
