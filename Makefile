@@ -62,8 +62,16 @@ soak: $(STAMP) ## Agents and a collector under load for five minutes: memory mus
 	$(BIN)/python scripts/soak.py $(ARGS)
 
 .PHONY: bench
-bench: $(STAMP) ## The benchmarks
-	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+bench: $(STAMP) ## What the agent costs, beside nothing and the published aiocop (ARGS=--quick: a look; ARGS=--write: keep it)
+	$(BIN)/python benchmarks/run_benchmark.py $(ARGS)
+
+.PHONY: bench-others
+bench-others: $(STAMP) ## The other benchmarks: import time, ingest, questions to a large store
+	@set -e; for name in import_time ingest queries; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
+
+.PHONY: detection
+detection: $(STAMP) ## What is detected, ours beside the published aiocop; writes docs/detection.md
+	$(BIN)/python scripts/detection_table.py $(ARGS)
 
 .PHONY: lock
 lock: ## Write requirements/constraints.txt anew (needs Python 3.10 to 3.13)
