@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from aiocop.run.command import Command, CommandError
 
 _TIMEOUT_S: Final = 30.0
-_LINES: Final = 4
+_LINES: Final = 3
 _OURS: Final = "aiocop-telemetry"
 # aiocop_wire, because the published aiocop shares our other name. Runs on any Python that the PATH may hold.
 _QUESTION: Final = """
@@ -51,7 +51,7 @@ class Interpreter(NamedTuple):
                 [executable, "-c", _QUESTION], env=dict(environ), capture_output=True, timeout=_TIMEOUT_S, check=True
             )
             answer = asked.stdout.decode("utf-8", "surrogateescape")
-            version, prefix, found = answer.splitlines()[1 - _LINES :]
+            version, prefix, found = answer.splitlines()[-_LINES:]
         except (OSError, subprocess.SubprocessError, ValueError) as error:
             raise CommandError(f"{executable} does not run as a Python: {error}") from None
         return cls(executable, version, prefix, has_aiocop=found == "1")
