@@ -41,9 +41,9 @@ def test_the_example_passes_with_the_settings_shown(pytester: pytest.Pytester, m
 
 def test_the_report_shown_is_laid_out_like_a_real_one(pytester: pytest.Pytester, monkeypatch):
     run = pytest_runner(pytester, monkeypatch)
-    source = "import asyncio, time\nasync def create_order():\n    time.sleep(0.2)\n"
+    source = "import asyncio, time\nasync def create_order():\n    time.sleep(0.4)\n"
     done = run(
-        source + "def test_checkout():\n    asyncio.run(create_order())\n", "--aiocop", "--aiocop-threshold-ms=50"
+        source + "def test_checkout():\n    asyncio.run(create_order())\n", "--aiocop", "--aiocop-threshold-ms=200"
     )
     labels = re.compile(
         r"^    (\w+) +|^ +[\d]+ ms +(?:at )?|^(Event loop blocked|1 test blocked the loop)", re.MULTILINE

@@ -93,7 +93,7 @@ urlpatterns = [path("orders/<int:order_id>/", read_order)]
 """
     )
     freezes = freezes_served(tmp_path, tmp_path / "shop_asgi.py", "application", "/orders/7/")
-    assert ("urls.py:7:read_order", {"method": "GET", "route": "orders/<int:order_id>/"}) in freezes
+    assert freezes == [("urls.py:7:read_order", {"method": "GET", "route": "orders/<int:order_id>/"})]
 
 
 def test_opentelemetry(tmp_path: Path):
