@@ -4,8 +4,8 @@ BOTH = ("asyncio", "uvloop")
 
 EXPECTED_FAILURES: dict[tuple[str, str], str] = {
     **dict.fromkeys(
-        [(name, loop) for loop in BOTH for name in ("interpreter.starved_host", "interpreter.stopped_in_a_slice")],
-        "time the host took is blamed on the line at which it took it",
+        [(f"interpreter.{name}", loop) for loop in BOTH for name in ("starved_host", "stopped_in_a_slice")],
+        "time that the host took is blamed on the line at which it took it",
     ),
     **dict.fromkeys(
         [
@@ -13,6 +13,26 @@ EXPECTED_FAILURES: dict[tuple[str, str], str] = {
             for loop in BOTH
             for name in ("regular_expression_elsewhere", "sorting_elsewhere", "elsewhere_during_a_slice")
         ],
-        "the thread that holds the GIL is not named",
+        "the line of the thread that holds the GIL is not named",
+    ),
+    **dict.fromkeys(
+        [("catalogue.os_spawn", loop) for loop in BOTH],
+        "os.spawnv is seen as the os.fork and os.waitpid in it: on POSIX it has no audit event, and no wrapper",
+    ),
+    ("interpreter.long_turn", "uvloop"): "uvloop's turns are not measured",
+    ("protocols.data_received_computes", "uvloop"): (
+        "a protocol callback of a uvloop transport is seen only from its first audit event on, and this one has none"
     ),
 }
+
+FAILS_UNDER_LOAD: dict[tuple[str, str], str] = {
+    **dict.fromkeys(
+        [("files.fsync", loop) for loop in BOTH],
+        "on a busy host the measured time of os.fsync is called starved",
+    ),
+    **dict.fromkeys(
+        [("innocents.first_subprocess", loop) for loop in BOTH],
+        "on a busy host starting a program really freezes the loop for longer than the threshold",
+    ),
+}
+"""These may fail or not, and are marked so that they don't hide others."""

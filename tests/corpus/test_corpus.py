@@ -4,7 +4,7 @@ import sys
 
 import pytest
 from tests.corpus.expectation import SKIPPED
-from tests.corpus.expected_failures import EXPECTED_FAILURES
+from tests.corpus.expected_failures import EXPECTED_FAILURES, FAILS_UNDER_LOAD
 from tests.corpus.running import Subject, run_corpus
 from tests.corpus.worker import load_scenarios
 
@@ -19,6 +19,8 @@ def _parameters():
             unable = scenario.why_not()
             marks = [pytest.mark.skip(reason=unable)] if unable else []
             marks += [pytest.mark.xfail(strict=True, reason=reason)] if reason and not unable else []
+        at_times = FAILS_UNDER_LOAD.get((name, loop))
+        marks += [pytest.mark.xfail(strict=False, reason=at_times)] if at_times else []
             yield pytest.param(name, loop, marks=marks, id=f"{name}-{loop}")
 
 
@@ -45,4 +47,4 @@ def test_scenario(verdicts, name, loop):
 
 
 def test_what_is_expected_to_fail_exists():
-    assert {name for name, _ in EXPECTED_FAILURES} <= set(SCENARIOS)
+    assert {name for name, _ in [*EXPECTED_FAILURES, *FAILS_UNDER_LOAD]} <= set(SCENARIOS)
