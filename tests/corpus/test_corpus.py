@@ -19,8 +19,8 @@ def _parameters():
             unable = scenario.why_not()
             marks = [pytest.mark.skip(reason=unable)] if unable else []
             marks += [pytest.mark.xfail(strict=True, reason=reason)] if reason and not unable else []
-        at_times = FAILS_UNDER_LOAD.get((name, loop))
-        marks += [pytest.mark.xfail(strict=False, reason=at_times)] if at_times else []
+            at_times = FAILS_UNDER_LOAD.get((name, loop))
+            marks += [pytest.mark.xfail(strict=False, reason=at_times)] if at_times else []
             yield pytest.param(name, loop, marks=marks, id=f"{name}-{loop}")
 
 
