@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from aiocop import sqlite_queries
 from aiocop.aggregate import Aggregate
 from aiocop.allowing import AllowBlocking, AllowRule
 from aiocop.calls import Calls
@@ -59,6 +60,7 @@ class Agent:
         self._watchdog = Watchdog(self._slices)
         self._slices.aggregate = self._new_aggregate()
         self.calls = Calls(self._slices, standard_operations())
+        self._sqlite_queries = sqlite_queries.SqliteQueries(self._slices, self.calls.operations)
         self._loops = Loops(self._slices, self._watchdog)
         self._turns = Turns(self._slices)
         self._garbage_pauses = GarbagePauses(self._slices)
@@ -174,6 +176,7 @@ class Agent:
             self._loops.remove()
             self._turns.remove()
             self._garbage_pauses.remove()
+            self._sqlite_queries.remove()
             self.calls.remove()
             self._watchdog.stop()
             shipper, self._shipper = self._shipper, None
@@ -197,6 +200,7 @@ class Agent:
                 return
             self._wrappers_installed = True
             self.calls.install_wrappers()
+            self.calls.when_imported(sqlite_queries.MODULE, self._sqlite_queries.install)
 
     def start_blocking_io_detection(self, trace_depth: int = 20) -> None:
         """See `aiocop.start_blocking_io_detection`."""

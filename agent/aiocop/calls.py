@@ -85,7 +85,7 @@ class Calls:
 
         def make(original: Any) -> Any:
             if isinstance(owner, type) or isinstance(original, FunctionType):
-                return _method(slices, operation, original)
+                return measuring_method(slices, operation, original)
             return MethodType(_function(slices, operation, original), _Target(owner_name, name))
 
         return self._patches.replace(owner, name, make)
@@ -104,8 +104,12 @@ class Calls:
         return bool(self._by_event)
 
     def when_imported(self, module: str, then: Callable[[Any], None]) -> None:
-        """Call `then` with a module soon after it was imported. Needs the hook."""
-        self._on_import[module] = then
+        """Call `then` with a module: now, or soon after somebody has imported it, which needs the hook."""
+        imported = sys.modules.get(module)
+        if imported is None:
+            self._on_import[module] = then
+        else:
+            then(imported)
 
     def remove(self) -> None:
         """Give every function back, and let the hook return at once."""
@@ -224,7 +228,8 @@ def _function(slices: Slices, operation: Operation, original: Any) -> FunctionTy
     return function  # type: ignore[return-value]
 
 
-def _method(slices: Slices, operation: Operation, original: Any) -> FunctionType:
+def measuring_method(slices: Slices, operation: Operation, original: Any) -> FunctionType:
+    """A function for a class that makes a call of `operation`, and measures it inside a slice."""
     find_thread = slices.threads.get
     is_socket = operation.socket
 

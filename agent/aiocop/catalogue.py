@@ -186,6 +186,17 @@ def standard_operations() -> tuple[Operation, ...]:
             audit_events=frozenset(("sqlite3.connect",)),
             modules=("sqlite3", "sqlite3.dbapi2"),
         ),
+        # Measured by sqlite_queries.py, the classes being built in
+        *(
+            Operation(name, moderate, "io", _DATABASE)
+            for name in (
+                "sqlite3.Cursor.execute",
+                "sqlite3.Cursor.executemany",
+                "sqlite3.Cursor.executescript",
+                "sqlite3.Cursor.fetchall",
+                "sqlite3.Connection.commit",
+            )
+        ),
         # Waiting for other threads
         *_waits("threading.Condition.wait", "threading.Event.wait", "threading.Thread.join", "select.select"),
         # Starting a thread waits until it runs, a fraction of a millisecond unless the GIL or the host is busy.

@@ -14,7 +14,6 @@ A trace ends at the first frame of this module: no function here may stand betwe
 
 import asyncio
 import asyncio.events
-import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Final
@@ -48,9 +47,6 @@ class Loops:
         self._asyncio.replace(
             handle_class, "_run", lambda original: _handle_runner(self._slices, self._watchdog, original)
         )
-        uvloop = sys.modules.get("uvloop")
-        if uvloop is not None:
-            self.install_uvloop(uvloop)
 
     def install_uvloop(self, uvloop: ModuleType) -> None:
         """The same for uvloop, once it is imported."""

@@ -447,11 +447,21 @@ def test_a_database_query_is_reported_where_it_is_made(loop):
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 400000) SELECT count(*) FROM n"
         ).fetchone()
 
-    connection = sqlite3.connect(":memory:", check_same_thread=False)
+    plain = connection = sqlite3.connect(":memory:", check_same_thread=False)
     with detecting() as events:
+        measured = sqlite3.connect(":memory:", check_same_thread=False)
         run_tasks(loop, queries)
-    connection.close()
-    assert the_slow_one(events).call_site.endswith("<locals>.queries")
+        connection = measured
+        run_tasks(loop, queries)
+        assert type(measured).__name__ == "Connection"
+        assert isinstance(measured, sqlite3.Connection)
+    sampled, queried = slow(events)
+    for event in (sampled, queried):
+        assert event.call_site.endswith("<locals>.queries")
+    assert "sqlite3.Cursor.execute" in operations([queried])
+    assert measured.execute("SELECT 1").fetchall() == [(1,)]
+    measured.close()
+    plain.close()
 
 
 @pytest.mark.parametrize("loop", list(LOOPS))
