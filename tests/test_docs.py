@@ -19,6 +19,8 @@ PAGES = (
     "CHANGELOG.md",
     "deploy/README.md",
     "docs/configuration.md",
+    "docs/architecture.md",
+    "docs/run.md",
     "docs/pytest.md",
     "docs/integrations.md",
 )
