@@ -89,6 +89,14 @@ def _serve(
             "at most 3. Default: `30d`. [env: AIOCOP_RETENTION]",
         ),
     ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A TOML file with any of these settings, and with webhooks, budgets and metrics. Default: none. "
+            "[env: AIOCOP_CONFIG]",
+        ),
+    ] = None,
 ) -> None:
     """Run the collector until SIGTERM or Ctrl-C.
 
@@ -112,6 +120,7 @@ def _serve(
         "database": database,
         "token_file": token_file,
         "retention": retention,
+        "config": config,
     }
     given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
     raise typer.Exit(_run(lambda: serve(load_settings(given))))

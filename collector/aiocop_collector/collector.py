@@ -6,7 +6,10 @@ from typing import Final
 
 import structlog
 
+from aiocop_collector.announcing import Announcer
+from aiocop_collector.config_file import read_config
 from aiocop_collector.counters import Counters
+from aiocop_collector.courier import Courier
 from aiocop_collector.database import open_engine, prepare, shown
 from aiocop_collector.errors import CollectorError
 from aiocop_collector.metrics import Metrics
@@ -14,6 +17,7 @@ from aiocop_collector.receive import Heartbeats, UdpReceiver, UnixReceiver
 from aiocop_collector.settings import Settings
 from aiocop_collector.sockets import bind_udp, bind_unix, default_unix_address
 from aiocop_collector.store import Store
+from aiocop_collector.transaction import Outcome
 from aiocop_wire import Address, UnixAddress
 
 STOP_TIMEOUT_S: Final = 8.0
@@ -30,9 +34,15 @@ class Collector:
         """Connects to nothing yet. Raises SettingsError."""
         self.engine = open_engine(settings.database)
         self.counters = Counters()
-        self.metrics = Metrics()
+        configuration, _ = read_config(settings.config, Settings.model_fields)
+        self.metrics = Metrics(call_sites=configuration.metrics.call_sites)
+        self.courier = Courier(self.engine, configuration.webhooks)
         self.store = Store(
-            self.engine, self.counters, retention=settings.retention, on_commit=self.metrics.count_commit
+            self.engine,
+            self.counters,
+            retention=settings.retention,
+            on_commit=self._on_commit,
+            announcer=Announcer(configuration.webhooks, configuration.budgets, configuration.public_url),
         )
         self.heartbeats = Heartbeats(self.store, self.counters)
         self.receivers: list[UnixReceiver | UdpReceiver] = []
@@ -47,6 +57,7 @@ class Collector:
                 self.receivers.append(self._bind(address))
             self.store.start()
             self.heartbeats.start()
+            self.courier.start()
             for receiver in self.receivers:
                 await receiver.start()
         except CollectorError:
@@ -63,6 +74,7 @@ class Collector:
         for receiver in receivers:
             receiver.stop()
         await self.heartbeats.stop()
+        await self.courier.stop()
         committed = await self.store.stop(STOP_TIMEOUT_S)
         for receiver in receivers:
             await receiver.finish()
@@ -83,6 +95,11 @@ class Collector:
         for receiver in self.receivers:
             await receiver.take_in()
         await self.store.settle()
+
+    def _on_commit(self, outcome: Outcome, seconds: float) -> None:
+        self.metrics.count_commit(outcome, seconds)
+        if outcome.announced.messages:
+            self.courier.wake()
 
     def _bind(self, address: Address) -> UnixReceiver | UdpReceiver:
         if isinstance(address, UnixAddress):

@@ -54,5 +54,10 @@ def stall_id(agent: str, slice_ns: int) -> int:
     return to_signed(stable_id("stall", agent, slice_ns))
 
 
+def message_id(event: str, facts: tuple[int, ...], webhook: str) -> int:
+    """Of what a webhook is told: the same for the same event, whoever finds it."""
+    return to_signed(stable_id("message", event, *[fact % _RANGE for fact in facts], webhook))
+
+
 def slow_event_id(instance: bytes, sequence: int, position: int) -> int:
     return to_signed(stable_id("slow event", instance.hex(), sequence, position))

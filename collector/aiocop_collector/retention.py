@@ -27,6 +27,7 @@ from aiocop_collector.spans import SPANS
 KEEP_MINUTES: Final = timedelta(days=3)
 KEEP_HOURS: Final = timedelta(days=14)
 KEEP_AGENTS: Final = timedelta(days=7)
+KEEP_MESSAGES: Final = timedelta(days=7)
 
 ROWS_PER_BATCH: Final = 2_000
 """Deleted in one transaction, so that commits never wait long behind it."""
@@ -69,6 +70,9 @@ def expired(retention: timedelta, now_ms: int) -> Iterator[Expired]:
     yield Expired(schema.traces, schema.traces.c.last_seen_ms, before_ms)
     yield Expired(schema.slow_events, schema.slow_events.c.started_at_ms, before_ms)
     yield Expired(schema.stalls, schema.stalls.c.last_seen_ms, before_ms)
+    # What was told is remembered for a week at least, so that it is not told again.
+    outbox_before_ms = now_ms - _milliseconds(max(retention, KEEP_MESSAGES))
+    yield Expired(schema.outbox, schema.outbox.c.at_ms, outbox_before_ms)
     agents_before_ms = now_ms - _milliseconds(max(retention, KEEP_AGENTS))
     yield Expired(schema.agents, schema.agents.c.last_seen_ms, agents_before_ms)
     for span_s, resolution in SPANS.items():

@@ -14,6 +14,7 @@ to agree on one. Times are integers: `_ms` Unix milliseconds, `bucket_s` the Uni
                        ├─ decisions         what people decided, beyond the status
                        └─ history           who changed what, and when
 
+    outbox                           messages for webhooks, and what became of them
     rollups_span, histograms_span    neighbouring buckets summed once they are over (see spans.py)
     spans                            which of them are there and true
 
@@ -199,6 +200,20 @@ history: Final = Table(
     Column("at_ms", BigInteger, nullable=False),
     Column("who", String, nullable=False),
     Column("changes", Text, nullable=False),  # JSON {field: [before, after]}
+    sqlite_with_rowid=False,
+)
+
+outbox: Final = Table(
+    "outbox",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("webhook", String, nullable=False),
+    Column("event", String, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("message", Text, nullable=False),  # JSON, as the json format sends it
+    Column("attempts", BigInteger, nullable=False),
+    Column("due_at_ms", BigInteger, index=True),  # when it is tried next; NULL once it was delivered or given up
+    Column("result", Text, nullable=False),  # `delivered`, or what went wrong last
     sqlite_with_rowid=False,
 )
 

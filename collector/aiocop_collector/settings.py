@@ -1,4 +1,5 @@
-"""Configuration of `aiocop-collector serve`: a flag wins over its environment variable, this over the default.
+"""Configuration of `aiocop-collector serve`: a flag wins over its environment variable, this over the file, this over
+the default.
 
 | flag           | environment         | default                                                                   |
 | -------------- | ------------------- | ------------------------------------------------------------------------- |
@@ -7,11 +8,13 @@
 | `--database`   | `AIOCOP_DATABASE`   | `sqlite:///` and `collector.sqlite3` in the user's data directory         |
 | `--token-file` | `AIOCOP_TOKEN_FILE` | none: loopback only                                                       |
 | `--retention`  | `AIOCOP_RETENTION`  | `30d`                                                                     |
+| `--config`     | `AIOCOP_CONFIG`     | none: a TOML file with any of these, and what has no flag (config_file.py) |
 
 Several addresses in `AIOCOP_LISTEN` are separated by commas.
 """
 
 import ipaddress
+import os
 import socket
 import stat
 from collections.abc import Mapping
@@ -26,6 +29,7 @@ from pydantic import BeforeValidator, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pytimeparse.timeparse import timeparse as parse_duration
 
+from aiocop_collector.config_file import read_config
 from aiocop_collector.errors import SettingsError
 from aiocop_wire import DEFAULT_HTTP_PORT, Address, AddressError, parse_address
 
@@ -115,20 +119,31 @@ class Settings(BaseSettings):
     """A file, readable by its owner only, whose text is the bearer token every request but the health checks needs."""
     retention: Annotated[timedelta, BeforeValidator(_read_retention)] = timedelta(days=30)
     """How long day totals are kept; hours and minutes are kept shorter (see retention.py)."""
+    config: Path | None = None
+    """A TOML file: values for the settings above, and webhooks, budgets and metrics (see config_file.py)."""
 
 
 def load_settings(flags: Mapping[str, Any]) -> Settings:
     """Settings from the flags that were given, the environment and the defaults.
 
     `flags` holds only what was given on the command line. Raises SettingsError with one sentence that says whether the
-    bad value came from a flag or from the environment.
+    bad value came from a flag, from the environment or from the file.
     """
+    path = flags.get("config") or os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG") or None
+    _, written = read_config(Path(path) if path else None, set(Settings.model_fields) - {"config"})
+    from_file = {
+        name: value
+        for name, value in written.items()
+        if name not in flags and not os.environ.get(f"{ENVIRONMENT_PREFIX}{name.upper()}")
+    }
     try:
-        return Settings(**flags)
+        return Settings(**{**from_file, **flags})
     except ValidationError as error:
         first = error.errors()[0]
         field = str(first["loc"][0])
         message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+        if field in from_file:
+            raise SettingsError(f"the configuration {path}: {field}: {message}") from error
         raise SettingsError(f"{origin_of(field, flags)}: {message}") from error
 
 

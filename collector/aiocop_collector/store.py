@@ -22,6 +22,7 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from aiocop_collector.announcing import Announcer
 from aiocop_collector.arrivals import Arrival
 from aiocop_collector.condense import missing_spans, sum_some
 from aiocop_collector.counters import Counters
@@ -76,6 +77,7 @@ class Store:
         retention: timedelta,
         clock_s: Callable[[], float] = time.time,
         on_commit: Callable[[Outcome, float], None] | None = None,
+        announcer: Announcer | None = None,
     ) -> None:
         """`on_commit` is told of each commit, and how many seconds it took. It must not raise."""
         self._engine = engine
@@ -83,6 +85,7 @@ class Store:
         self._retention = retention
         self._clock_s = clock_s
         self._on_commit = on_commit
+        self._announcer = announcer
         self._memory = Memory()
         self._log = structlog.get_logger("aiocop_collector.store")
         self._pending: deque[Arrival] = deque()
@@ -258,7 +261,9 @@ class Store:
             await connection.execution_options(**{WRITES: True})
             async with connection.begin():
                 now_ms = int(self._clock_s() * 1000)
-                return await Transaction(connection, self._memory, now_ms=now_ms).apply(batch)
+                return await Transaction(connection, self._memory, now_ms=now_ms, announcer=self._announcer).apply(
+                    batch
+                )
 
     def _succeeded(self, batch: Sequence[Arrival], outcome: Outcome) -> None:
         if self._error is not None:
@@ -266,6 +271,8 @@ class Store:
         self._error = None
         self._last_commit_at_ms = int(self._clock_s() * 1000)
         self._memory.learn(outcome)
+        if self._announcer is not None:
+            self._announcer.learn(outcome.announced)
         self._counters.add("commits")
         self._counters.add("clocks_clamped", outcome.clocks_clamped)
         self._counters.add("sites_unknown", outcome.sites_unknown)

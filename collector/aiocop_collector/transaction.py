@@ -7,7 +7,7 @@ changed.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sqlalchemy import Table
@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from aiocop_collector import ids, schema
 from aiocop_collector.activity import Activity, activity_of
 from aiocop_collector.agents import AgentRecord, clean, lock_agents, write_agents
+from aiocop_collector.announcing import Announced, Announcer
 from aiocop_collector.arrivals import Arrival
 from aiocop_collector.condense import hold_spans, strike_off
 from aiocop_collector.dimensions import write_sites
@@ -45,6 +46,7 @@ class Outcome:
     clocks_clamped: int
     sites_unknown: int
     activity: Activity
+    announced: Announced = field(default_factory=Announced)
 
 
 class Memory:
@@ -66,7 +68,10 @@ class Memory:
 class Transaction:
     """One use: made for one open transaction of `connection`."""
 
-    def __init__(self, connection: AsyncConnection, memory: Memory, *, now_ms: int) -> None:
+    def __init__(
+        self, connection: AsyncConnection, memory: Memory, *, now_ms: int, announcer: Announcer | None = None
+    ) -> None:
+        self._announcer = announcer
         self._connection = connection
         self._statements = Statements(connection.dialect)
         self._memory = memory
@@ -101,15 +106,22 @@ class Transaction:
         processes = {
             record.id: Process(record.release_id, record.identity.started_at_ms) for record in records.values()
         }
-        await reopen(self._connection, self._fold, processes, sites.hotspot_of, self._now_ms)
+        reopened = await reopen(self._connection, self._fold, processes, sites.hotspot_of, self._now_ms)
         await write_agents(self._connection, self._statements, records, self._now_ms)
+        activity = activity_of(self._fold, records.values(), sites.hotspot_of)
+        announced = Announced()
+        if self._announcer is not None:
+            announced = await self._announcer.announce(
+                self._connection, self._statements, activity, reopened, self._now_ms
+            )
         return Outcome(
             committed={record.identity.instance: record.delivery.committed_sequence for record in records.values()},
             sites=sites.learned,
             presence=self._presence,
             clocks_clamped=self._fold.clocks_clamped,
             sites_unknown=sites.unknown,
-            activity=activity_of(self._fold, records.values(), sites.hotspot_of),
+            activity=activity,
+            announced=announced,
         )
 
     def _admit(self, record: AgentRecord, arrivals: list[Arrival]) -> None:

@@ -1,0 +1,167 @@
+"""The TOML file of `--config`: every flag of `serve` by its name, and what has no flag.
+
+    http = "127.0.0.1:8717"              # flags and environment variables win over the file
+    public_url = "https://aiocop.example"  # of this collector, for links in messages
+
+    [metrics]
+    call_sites = 50
+
+    [[webhooks]]
+    name = "ops"
+    url = "https://hooks.example/aiocop"
+    format = "json"                      # json, slack or discord
+    secret_file = "/etc/aiocop/webhook"  # or secret_env = "NAME"; json only: whsec_…, see standardwebhooks.com
+    events = ["new_hotspot", "regressed", "budget_exceeded"]
+    services = ["shop"]                  # default: all
+    max_per_minute = 30
+
+    [[budgets]]
+    service = "shop"
+    environment = "prod"
+    blocked_share = 0.05                 # of its processes' time
+    window_minutes = 5
+
+A key nobody knows is an error that says which one was probably meant.
+"""
+
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, ValidationError, model_validator
+
+from aiocop_collector.errors import SettingsError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Event = Literal["new_hotspot", "regressed", "budget_exceeded"]
+Format = Literal["json", "slack", "discord"]
+
+_MAX_BYTES: Final = 1 << 20
+
+
+def _no_trailing_slash(text: str) -> str:
+    return text.rstrip("/")
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Webhook(_Table):
+    """Who is told of events."""
+
+    name: str = Field(min_length=1, max_length=64)
+    url: HttpUrl
+    format: Format = "json"
+    secret_file: Path | None = None
+    secret_env: str | None = None
+    events: tuple[Event, ...] = ("new_hotspot", "regressed", "budget_exceeded")
+    services: tuple[str, ...] = ()
+    max_per_minute: int = Field(default=30, ge=1, le=10_000)
+
+    @model_validator(mode="after")
+    def _signed_as_it_can_be(self) -> "Webhook":
+        if self.secret_file is not None and self.secret_env is not None:
+            raise ValueError("secret_file and secret_env are two places for one secret: give one")
+        if self.format != "json" and (self.secret_file is not None or self.secret_env is not None):
+            raise ValueError(f"{self.format} checks no signature: a secret goes with the json format only")
+        return self
+
+    def wants(self, event: str, service: str) -> bool:
+        return event in self.events and (not self.services or service in self.services)
+
+    def secret(self) -> str | None:
+        """Its signing secret. Raises SettingsError when it cannot be read."""
+        if self.secret_file is not None:
+            try:
+                text = self.secret_file.read_text(encoding="ascii")
+            except (OSError, UnicodeDecodeError) as error:
+                raise SettingsError(f"the secret of webhook {self.name} cannot be read: {error}") from error
+        elif self.secret_env is not None:
+            text = os.environ.get(self.secret_env, "")
+        else:
+            return None
+        if not text.strip():
+            raise SettingsError(f"the secret of webhook {self.name} is empty")
+        return text.strip()
+
+
+class Budget(_Table):
+    """How much of its processes' time a service may be frozen."""
+
+    service: str
+    environment: str = ""
+    blocked_share: float = Field(gt=0, le=1)
+    window_minutes: int = Field(default=5, ge=1, le=1440)
+
+
+class MetricsTable(_Table):
+    """What `GET /metrics` shows."""
+
+    call_sites: int = Field(default=50, ge=0, le=1000)
+
+
+class ConfigFile(_Table):
+    """What a file said, without the settings that have flags."""
+
+    public_url: Annotated[str, Field(pattern="^https?://"), AfterValidator(_no_trailing_slash)] | None = None
+    metrics: MetricsTable = MetricsTable()
+    webhooks: tuple[Webhook, ...] = ()
+    budgets: tuple[Budget, ...] = ()
+
+    @model_validator(mode="after")
+    def _names_are_told_apart(self) -> "ConfigFile":
+        names = [webhook.name for webhook in self.webhooks]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ValueError(f"two webhooks are named {twice.pop()!r}")
+        return self
+
+
+def read_config(path: Path | None, settings_names: Iterable[str] = ()) -> tuple[ConfigFile, Mapping[str, Any]]:
+    """What the file says, and those of its values that have flags. Raises SettingsError."""
+    if path is None:
+        return ConfigFile(), {}
+    try:
+        with path.open("rb") as file:
+            content = tomllib.loads(file.read(_MAX_BYTES).decode())
+    except OSError as error:
+        raise SettingsError(f"the configuration {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"the configuration {path} is not TOML: {error}") from error
+    names = set(settings_names)
+    settings = {name: value for name, value in content.items() if name in names}
+    rest = {name: value for name, value in content.items() if name not in names}
+    try:
+        return ConfigFile.model_validate(rest), settings
+    except ValidationError as error:
+        raise SettingsError(f"the configuration {path}: {_explain(error, names)}") from error
+
+
+def _explain(error: ValidationError, names: Iterable[str]) -> str:
+    first = error.errors()[0]
+    where, *inside = first["loc"] or ("",)
+    place = str(where) + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in inside)
+    if first["type"] == "extra_forbidden":
+        return f"{place} is not a known key" + _suggestion(str(first["loc"][-1]), _known(first["loc"], names))
+    message = str(first["msg"]).removeprefix("Value error, ")
+    return f"{place}: {message[:1].lower()}{message[1:]}" if place else message
+
+
+def _known(location: tuple[int | str, ...], names: Iterable[str]) -> list[str]:
+    """The keys that could have been meant there."""
+    tables: dict[str, type[BaseModel]] = {"webhooks": Webhook, "budgets": Budget, "metrics": MetricsTable}
+    table = tables.get(str(location[0])) if len(location) > 1 else None
+    return [*table.model_fields] if table is not None else [*ConfigFile.model_fields, *names]
+
+
+def _suggestion(given: str, known: Iterable[str]) -> str:
+    close = get_close_matches(given.lower(), list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
