@@ -19,6 +19,7 @@ from aiocop_wire import (
     SiteDelta,
     SlowEvent,
     SlowSite,
+    Stall,
     TraceDefinition,
     Welcome,
 )
@@ -85,6 +86,17 @@ _REPORT = Report(
     health=Health(recorded=813, slices=100_000, agent_cpu_us=5_000),
 )
 
+_STALL = Stall(
+    slice_ns=123_456_789_012_345,
+    started_at_ms=1_700_000_040_250,
+    blocked_us=2_000_417,
+    state="frozen",
+    site_id=2**64 - 1,
+    frames=_FRAMES,
+    counted=True,
+    thread_name="MainThread",
+)
+
 GOLDEN: dict[str, Message] = {
     "v1-hello": Hello(_IDENTITY),
     "v1-welcome": Welcome(committed_sequence=2, collector="0.1.0"),
@@ -94,5 +106,9 @@ GOLDEN: dict[str, Message] = {
     "v1-report": _REPORT,
     "v1-farewell": Farewell(last_sequence=3),
     "v1-datagram": Datagram(identity=_IDENTITY, report=_REPORT, define=_DEFINE),
+    "v1-welcome-features": Welcome(committed_sequence=2, collector="0.1.0", features=("stalls",)),
+    "v1-stall": _STALL,
+    "v1-report-stalls": _REPORT._replace(stalls=(_STALL._replace(state="ended"),)),
+    "v1-datagram-stall": Datagram(identity=_IDENTITY, define=_DEFINE, stall=_STALL),
     "v1-datagram-farewell": Datagram(identity=_IDENTITY, farewell=Farewell(last_sequence=3)),
 }

@@ -18,6 +18,10 @@ _SHA256 = {
     "v1-hello": "f2ea11645a2774a62103f596bb9bec4aabc04bd334caf62eab9a133d0716c7b0",
     "v1-refused": "0569ee355aecd16c5272bd18b097abd18005bb8eca94476ade095c708a160387",
     "v1-report": "15201d515757615da5996a725897d8f81f5755d50b995b71a3a905107d22e76c",
+    "v1-welcome-features": "aec87bc30ff0739c1abc99876a5071938615055f1c2b6224d736c4a6b9a80861",
+    "v1-stall": "50302ee3ea89088a1c233865336b40ff2bc839942a70cb75a92ba39b6b4c1ea8",
+    "v1-report-stalls": "5af7737b4e7af811f97ab8a0fdfcc703d3180434664a9f3e641e04d7069c5df2",
+    "v1-datagram-stall": "dde37eef859668719555dbd024af2f31adb9aa896f69bf0eb9fe8b21fec75faa",
     "v1-welcome": "4341bbfe5826f50498ed566c667c5c7832d0456f9591dc58f9a1680e3c92c114",
 }
 
@@ -50,5 +54,6 @@ def test_every_kind_of_message_has_a_golden_file():
         "Hello",
         "Refused",
         "Report",
+        "Stall",
         "Welcome",
     }

@@ -24,6 +24,7 @@ from aiocop_wire import (
     SiteDelta,
     SlowEvent,
     SlowSite,
+    Stall,
     TraceDefinition,
     UnknownVersionError,
     Welcome,
@@ -35,7 +36,7 @@ from aiocop_wire import (
 _TEXT = (Path(__file__).parents[2] / "docs" / "wire.md").read_text()
 _FLOWING = " ".join(_TEXT.split())
 _WORDS = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`\n]+)`", _TEXT))))
-_MESSAGES = (Hello, Welcome, Refused, Ack, Define, Report, Farewell, Datagram)
+_MESSAGES = (Hello, Welcome, Refused, Ack, Define, Report, Stall, Farewell, Datagram)
 _ITEMS = (Identity, SiteDefinition, TraceDefinition, SiteDelta, SlowEvent, SlowSite, Health)
 
 

@@ -7,6 +7,7 @@ from aiocop_wire import (
     CAUSES,
     PROTOCOL_VERSION,
     REASONS,
+    STALL_STATES,
     Ack,
     Datagram,
     Define,
@@ -21,6 +22,7 @@ from aiocop_wire import (
     SiteDelta,
     SlowEvent,
     SlowSite,
+    Stall,
     TraceDefinition,
     Welcome,
 )
@@ -98,6 +100,17 @@ slow_events = st.builds(
     gc_us=u63,
     context=st.dictionaries(names, context_values, max_size=4),
 )
+stalls = st.builds(
+    Stall,
+    slice_ns=st.integers(1, 2**63 - 1),
+    started_at_ms=u63,
+    blocked_us=micros,
+    state=st.sampled_from(STALL_STATES),
+    site_id=u64,
+    frames=st.just(()) | frames,
+    counted=st.booleans(),
+    thread_name=names,
+)
 reports = st.builds(
     Report,
     sequence=st.integers(1, 2**63 - 1),
@@ -107,16 +120,24 @@ reports = st.builds(
     slow_events=st.lists(slow_events, max_size=2).map(tuple),
     dropped=st.dictionaries(names, u63, max_size=4),
     health=st.builds(Health, recorded=u63, slices=u63, agent_cpu_us=u63),
+    stalls=st.lists(stalls, max_size=2).map(tuple),
 )
 farewells = st.builds(Farewell, last_sequence=u63)
 versions = st.just(PROTOCOL_VERSION)
 messages = st.one_of(
     st.builds(Hello, identity=identities, version=versions),
-    st.builds(Welcome, committed_sequence=u63, collector=names, version=versions),
+    st.builds(
+        Welcome,
+        committed_sequence=u63,
+        collector=names,
+        version=versions,
+        features=st.lists(texts, max_size=3).map(tuple),
+    ),
     st.builds(Refused, reason=names, message=texts),
     st.builds(Ack, sequence=u63),
     defines,
     reports,
+    stalls,
     farewells,
     st.builds(
         Datagram,
@@ -125,5 +146,6 @@ messages = st.one_of(
         define=defines,
         farewell=st.none() | farewells,
         version=versions,
+        stall=st.none() | stalls,
     ),
 )

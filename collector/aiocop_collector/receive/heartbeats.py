@@ -37,7 +37,10 @@ from aiocop_wire.heartbeat import PAGE_BYTES, TEXT_BYTES, read_text, text_at
 POLL_S: Final = 0.5
 TELL_NS: Final = 1_000_000_000
 """How often a stall that goes on is written again."""
+OVERDUE_NS: Final = 750_000_000
+"""A watchdog that can run looks twice a second while there is a stall; past this something keeps it from running."""
 MOST: Final = 4096
+"""Heartbeats kept at once, or a quarter of the descriptors that the process may have."""
 _LOCK: Final = struct.Struct("@hhqqi4x")  # struct flock of 64-bit Linux: type, whence, start, length, pid
 _ARRIVAL_BYTES: Final = 512
 """What a sighting counts for in the pending queue: about the size of a message that says as much."""
@@ -232,7 +235,7 @@ class Heartbeats:
             started_at_ms=max(0, int(self._wall_s() * 1000) - (self._monotonic_ns() - item.slice_ns) // 1_000_000),
             blocked_us=max(0, now_ns - item.slice_ns) // 1_000,
             last_site_id=item.site_id,
-            gil_held=now_ns - page.looked_ns >= page.stall_after_ns,
+            gil_held=now_ns - page.looked_ns >= OVERDUE_NS,
         )
 
     def _make_room(self) -> bool:
