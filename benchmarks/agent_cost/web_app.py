@@ -1,6 +1,7 @@
 """The FastAPI service that is put under load: `python web_app.py VARIANT LOOP FD`, FD being a listening socket."""
 
 import os
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -41,7 +42,9 @@ def main() -> None:
     variant, loop, descriptor = sys.argv[1:]
     if variant == "debug":
         os.environ["PYTHONASYNCIODEBUG"] = "1"
-    uvicorn.run(create_app(variant), fd=int(descriptor), loop=loop, log_level="warning", access_log=False)
+    config = uvicorn.Config(create_app(variant), loop=loop, log_level="warning", access_log=False)
+    # Not `fd=`: uvicorn takes that for a Unix socket, on which asyncio sets no TCP_NODELAY, and answers take 40 ms.
+    uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(descriptor))])
 
 
 if __name__ == "__main__":
