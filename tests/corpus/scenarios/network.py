@@ -123,9 +123,14 @@ def serve():
     return f"http://127.0.0.1:{server.server_port}/"
 
 
-@freezes("HTTP: `urllib.request`", operation="urllib.Request", prepare=serve, **IO)
-async def http_urllib(url):
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+def serve_urllib():
+    """A server's address and an opener, which loads certificates when it is made."""
+    return serve(), urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+@freezes("HTTP: `urllib.request`", operation="urllib.Request", prepare=serve_urllib, **IO)
+async def http_urllib(prepared):
+    url, opener = prepared
     await asyncio.sleep(0)
     with stopwatch:
         opener.open(url)  # <- culprit
