@@ -389,6 +389,14 @@ class StallsAnswer(Answer):
     stalls: list[StallAnswer]
 
 
+class StallInProgress(Answer):
+    """A loop of an agent that is frozen, as of when it was last seen; see GET /stalls."""
+
+    id: str
+    started_at: Time
+    blocked_ms: float
+
+
 class AgentAnswer(Answer):
     """One process (from `start()` to its end), and what became of its reports."""
 
@@ -416,6 +424,7 @@ class AgentAnswer(Answer):
     recorded: int = Field(description="Blocking calls the agent has counted.")
     slices: int
     agent_cpu_ms: float = Field(description="CPU time of the agent's own threads.")
+    stalls: list[StallInProgress] = Field(description="Loops of it that are frozen now, longest first.")
 
 
 class AgentsAnswer(Answer):

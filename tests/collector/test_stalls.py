@@ -109,8 +109,11 @@ def test_a_heartbeat_alone_shows_a_stall_and_its_end(collector):
         seen = the_stall(collector, "frozen")
         wait_until(lambda: the_stall(collector, "frozen")["gil_held"], "the watchdog is overdue")
         assert (seen["call_site"], seen["operation"], seen["trace"]) == (CALL_SITE, None, [])
+        (agent,) = collector.get("/agents")["agents"]
+        assert [stall["id"] for stall in agent["stalls"]] == [seen["id"]]
         heartbeat.end(slice_ns)
         ended = the_stall(collector, "ended")
+        assert collector.get("/agents")["agents"][0]["stalls"] == []
         heartbeat.begin(watchdog_looks=True)
         wait_until(lambda: collector.get("/stalls")["total"] == 2, "the next slice is another stall")
         heartbeat.end(heartbeat.begin())

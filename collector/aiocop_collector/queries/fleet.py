@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Row, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from aiocop_collector.agents import chunks
 from aiocop_collector.answers import (
     AgentAnswer,
     AgentsAnswer,
@@ -15,13 +16,15 @@ from aiocop_collector.answers import (
     OperationsAnswer,
     ServiceAnswer,
     ServicesAnswer,
+    StallInProgress,
 )
 from aiocop_collector.filters import Filters
 from aiocop_collector.groupings import GROUPINGS
+from aiocop_collector.ids import to_hex
 from aiocop_collector.queries.hotspots import window_answer
 from aiocop_collector.queries.rows import milliseconds
 from aiocop_collector.queries.scope import Scope, exact_sum, open_scope
-from aiocop_collector.schema import agents, hotspots, releases, services, sites
+from aiocop_collector.schema import agents, hotspots, releases, services, sites, stalls
 from aiocop_collector.windows import Window, parse_instant, parse_window, to_rfc3339
 
 
@@ -171,7 +174,29 @@ async def ask_agents(connection: AsyncConnection, question: AgentsQuestion, now_
         .order_by(agents.c.last_seen_ms.desc(), agents.c.id)
         .limit(question.limit)
     )
-    return AgentsAnswer(total=total, agents=[_agent(row) for row in await connection.execute(statement)])
+    rows = (await connection.execute(statement)).all()
+    frozen = await _frozen(connection, [row.id for row in rows])
+    return AgentsAnswer(total=total, agents=[_agent(row, frozen.get(row.id, [])) for row in rows])
+
+
+async def _frozen(connection: AsyncConnection, agent_ids: list[str]) -> dict[str, list[StallInProgress]]:
+    """The stalls in progress of these agents."""
+    found: dict[str, list[StallInProgress]] = defaultdict(list)
+    statement = (
+        select(stalls.c.id, stalls.c.agent_id, stalls.c.started_at_ms, stalls.c.blocked_us)
+        .where(stalls.c.state == "frozen")
+        .order_by(stalls.c.blocked_us.desc(), stalls.c.id)
+    )
+    for part in chunks(agent_ids):
+        for row in await connection.execute(statement.where(stalls.c.agent_id.in_(part))):
+            found[row.agent_id].append(
+                StallInProgress(
+                    id=to_hex(row.id),
+                    started_at=to_rfc3339(row.started_at_ms),
+                    blocked_ms=milliseconds(row.blocked_us),
+                )
+            )
+    return found
 
 
 def _agents_in(window: Window) -> Any:
@@ -183,7 +208,7 @@ def _agents_in(window: Window) -> Any:
     )
 
 
-def _agent(row: Row[Any]) -> AgentAnswer:
+def _agent(row: Row[Any], frozen: list[StallInProgress]) -> AgentAnswer:
     said_farewell = row.farewell_sequence is not None
     return AgentAnswer(
         id=row.id,
@@ -208,4 +233,5 @@ def _agent(row: Row[Any]) -> AgentAnswer:
         recorded=row.recorded,
         slices=row.slices,
         agent_cpu_ms=milliseconds(row.agent_cpu_us),
+        stalls=frozen,
     )
