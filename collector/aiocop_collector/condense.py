@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from sqlalchemy import BigInteger, Table, cast, delete, func, insert, literal, select, text, union_all
+from sqlalchemy import Table, delete, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiocop_collector.retention import kept
@@ -84,19 +84,24 @@ async def _sum(connection: AsyncConnection, span: Span, now_ms: int) -> None:
 
 
 async def _replace(connection: AsyncConnection, span: Span, facts: Facts, target: Table) -> None:
+    # As text: SQLAlchemy takes 20 ms to put together what sums 86 bins. All numbers in it are our own.
     until_s = span.start_s + span.span_s
     base = SPANS[span.span_s]
-    await connection.execute(delete(target).where(target.c.span_s == span.span_s, target.c.bucket_s == span.start_s))
+    await connection.exec_driver_sql(
+        f"DELETE FROM {target.name} WHERE span_s = {span.span_s} AND bucket_s = {span.start_s}"  # noqa: S608 see above
+    )
     summed = await load_summed(connection, span.start_s, until_s, base)
     parts = cover(span.start_s, until_s, base, summed, longest_s=span.span_s)
-    values = [column.name for column in target.columns if not column.primary_key]
-    selects = []
-    for part in parts:
-        table = part.table(facts)
-        columns = [table.c.site_id, table.c.release_id, *(table.c[name] for name in values)]
-        selects.append(select(*columns).where(*part.conditions(table)))
-    read = union_all(*selects).subquery("read")
-    keys = [read.c.site_id, read.c.release_id]
-    sums = [func.max(read.c[name]) if name == "max_us" else cast(func.sum(read.c[name]), BigInteger) for name in values]
-    query = select(literal(span.span_s, BigInteger), literal(span.start_s, BigInteger), *keys, *sums).group_by(*keys)
-    await connection.execute(insert(target).from_select([column.name for column in target.columns], query))
+    quoted = {column.name: f'"{column.name}"' for column in target.columns if not column.primary_key}
+    read = " UNION ALL ".join(
+        f"SELECT site_id, release_id, {', '.join(quoted.values())} FROM {part.table(facts).name} WHERE {part.where()}"  # noqa: S608 see above
+        for part in parts
+    )
+    sums = ", ".join(
+        f"max({column})" if name == "max_us" else f"CAST(sum({column}) AS BIGINT)" for name, column in quoted.items()
+    )
+    await connection.exec_driver_sql(
+        f"INSERT INTO {target.name} (span_s, bucket_s, site_id, release_id, {', '.join(quoted.values())}) "  # noqa: S608 see above
+        f"SELECT {span.span_s}, {span.start_s}, site_id, release_id, {sums} FROM ({read}) AS facts "
+        "GROUP BY site_id, release_id"
+    )

@@ -52,6 +52,11 @@ class Part:
         starts = table.c.bucket_s.in_(self.starts_s)
         return [starts] if self.resolution is not None else [table.c.span_s == self.span_s, starts]
 
+    def where(self) -> str:
+        """The same as text."""
+        starts = f"bucket_s IN ({', '.join(map(str, self.starts_s))})"
+        return starts if self.resolution is not None else f"span_s = {self.span_s} AND {starts}"
+
 
 def cover(since_s: int, until_s: int, finest: Resolution, summed: Summed, *, longest_s: int = 1 << 40) -> list[Part]:
     """The fewest buckets and spans that make up [since_s, until_s) exactly; both must be edges of `finest` buckets.

@@ -40,10 +40,10 @@ async def bins_by_group(
     release_of = await _release_keys(connection, keys) if scope.grouping.by_release else {}
     found: dict[Key, Bins] = {}
     for row in await _summed(connection, scope, few, by_release=scope.grouping.by_release):
-        site_id, release_id, *counts = row
-        key = group_of.get(site_id)
+        counts = row[2:]
+        key = group_of.get(row[0])
         if key is not None and scope.grouping.by_release:
-            key = release_of.get(release_id)
+            key = release_of.get(row[1])
         if key is None:
             continue
         known = found.get(key)
@@ -98,8 +98,7 @@ async def _summed(
     columns = ", ".join(BIN_COLUMNS)
     parts = " UNION ALL ".join(
         f"SELECT site_id, release_id, {columns} FROM {part.table('histograms').name} "  # noqa: S608 see above
-        f"WHERE {'' if part.resolution else f'span_s = {part.span_s} AND '}bucket_s IN ({_numbers(part.starts_s)})"
-        f"{conditions}"
+        f"WHERE {part.where()}{conditions}"
         for part in scope.read_parts
     )
     sums = ", ".join(f"CAST(coalesce(sum({name}), 0) AS BIGINT)" for name in BIN_COLUMNS)
