@@ -85,6 +85,8 @@ class Agent:
         stall_after_ms: float | None = None,
         enabled: bool | None = None,
         application: Sequence[str] = (),
+        udp_key_file: str | None = None,
+        udp_key: str | None = None,
         on_slow_task: SlowTaskCallback | None = None,
         ship: bool = True,
     ) -> "Agent":
@@ -98,6 +100,8 @@ class Agent:
             stall_after_ms=stall_after_ms,
             enabled=enabled,
             application=application,
+            udp_key_file=udp_key_file,
+            udp_key=udp_key,
         )
         if not ship:
             configuration = configuration._replace(shipping=False)
@@ -148,6 +152,7 @@ class Agent:
             addresses=configuration.collector,
             stalls=stalls,
             heartbeat_descriptor=lambda: _CLOSED if heartbeat is None else heartbeat.descriptor,
+            udp_key=configuration.udp_key.reveal(),
         )
         self._shipper.start()
 

@@ -22,13 +22,16 @@ def start(
     stall_after_ms: float | None = None,
     enabled: bool | None = None,
     application: Sequence[str] = (),
+    udp_key_file: str | None = None,
+    udp_key: str | None = None,
     on_slow_task: SlowTaskCallback | None = None,
 ) -> Agent:
     """Set up, activate and ship, in one call; before a loop runs or inside of one. Further calls change nothing.
 
     `collector` is an address, `unix:///run/aiocop/collector.sock` or `udp://127.0.0.1:8718`. `threshold_ms` is the time
     from which a slice is slow. `application` names packages that are application code although they are installed like
-    libraries. What is not given comes from the environment (`AIOCOP_SERVICE`, …), see docs/configuration.md.
+    libraries. `udp_key_file` (or `udp_key`) is the key shared with a udp collector. What is not given comes from the
+    environment (`AIOCOP_SERVICE`, …), see docs/configuration.md.
 
     Raises ValueError for a bad argument. A bad environment variable is logged, and shipping stays off.
     """
@@ -41,6 +44,8 @@ def start(
         stall_after_ms=stall_after_ms,
         enabled=enabled,
         application=application,
+        udp_key_file=udp_key_file,
+        udp_key=udp_key,
         on_slow_task=on_slow_task,
     )
 

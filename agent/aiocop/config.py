@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 from aiocop.errors import ConfigurationError
+from aiocop.udp_key import UdpKey, read_key, read_key_file
 from aiocop_wire import Address, AddressError, default_socket_paths, parse_address
 from aiocop_wire.limits import MAX_NAME
 
@@ -31,6 +32,8 @@ class Option(NamedTuple):
     default: str
     """What holds without any of them, in words."""
     effect: str
+    secret: bool = False
+    """Neither a message nor `--info` shows its value, and no command line takes it."""
 
 
 OPTIONS: Final[tuple[Option, ...]] = (
@@ -88,6 +91,19 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "empty",
         "Packages that are application code although they are installed like a library; comma separated.",
     ),
+    Option(
+        "udp_key_file",
+        ("AIOCOP_UDP_KEY_FILE",),
+        "none",
+        "File that holds the key shared with a udp collector: with one, datagrams are authenticated.",
+    ),
+    Option(
+        "udp_key",
+        ("AIOCOP_UDP_KEY",),
+        "none",
+        "That key itself, where there is no file; the file wins.",
+        secret=True,
+    ),
 )
 
 
@@ -103,6 +119,9 @@ class Configuration(NamedTuple):
     stall_after_ms: float
     enabled: bool
     application: tuple[str, ...]
+    udp_key_file: str
+    udp_key: UdpKey
+    """What the file holds, else what was given directly."""
     shipping: bool
     """False when disabled, and when an environment variable is bad: see `problems`."""
     origins: Mapping[str, str]
@@ -122,6 +141,8 @@ class Configuration(NamedTuple):
         stall_after_ms: float | None = None,
         enabled: bool | None = None,
         application: Sequence[str] = (),
+        udp_key_file: str | None = None,
+        udp_key: str | None = None,
         environ: Mapping[str, str] = os.environ,
         program: str | None = None,
     ) -> "Configuration":
@@ -139,6 +160,10 @@ class Configuration(NamedTuple):
             "release": resolver.find("release", release, _name, _name, ""),
         }
         names = application if isinstance(application, str) else tuple(application) or None
+        key_file = resolver.find("udp_key_file", udp_key_file, _path, _path, "")
+        key = resolver.find("udp_key", udp_key, read_key, read_key, UdpKey())
+        if key_file:
+            key = resolver.follow("udp_key_file", key_file, read_key_file, key)
         chosen_enabled = resolver.find("enabled", enabled, _flag, _flag_text, default=True)
         return cls(
             **values,
@@ -147,6 +172,8 @@ class Configuration(NamedTuple):
             stall_after_ms=resolver.find("stall_after_ms", stall_after_ms, _threshold, _threshold_text, 1000.0),
             enabled=chosen_enabled,
             application=resolver.find("application", names, _packages, _packages_text, ()),
+            udp_key_file=key_file,
+            udp_key=key,
             shipping=chosen_enabled and not resolver.problems,
             origins=resolver.origins,
             problems=tuple(resolver.problems),
@@ -159,6 +186,7 @@ class _Resolver:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
         self._variables = {option.name: option.variables for option in OPTIONS}
+        self._secret = frozenset(option.name for option in OPTIONS if option.secret)
         self.origins: dict[str, str] = {}
         self.problems: list[str] = []
 
@@ -174,7 +202,7 @@ class _Resolver:
             try:
                 value = check_argument(argument)
             except ValueError as error:
-                raise ConfigurationError(f"start({name}={argument!r:.200}): {error}") from None
+                raise ConfigurationError(f"start({name}={self._shown(name, argument)}): {error}") from None
             self.origins[name] = _ARGUMENT
             return value
         self.origins[name] = _DEFAULT
@@ -185,11 +213,25 @@ class _Resolver:
             try:
                 value = parse_text(text)
             except ValueError as error:
-                self.problems.append(f"{variable}={text!r:.200}: {error}")
+                self.problems.append(f"{variable}={self._shown(name, text)}: {error}")
                 break
             self.origins[name] = variable
             return value
         return default
+
+    def follow(self, name: str, path: str, read_file: Callable[[str], _T], default: _T) -> _T:
+        """What the file holds that option `name` points to."""
+        try:
+            return read_file(path)
+        except ValueError as error:
+            origin = self.origins[name]
+            if origin == _ARGUMENT:
+                raise ConfigurationError(f"start({name}={path!r:.200}): {error}") from None
+            self.problems.append(f"{origin}={path!r:.200}: {error}")
+            return default
+
+    def _shown(self, name: str, value: object) -> str:
+        return "…" if name in self._secret else f"{value!r:.200}"
 
 
 def _name(value: object) -> str:
@@ -207,6 +249,12 @@ def _filled_name(value: object) -> str:
     if not name:
         raise ValueError("must not be empty")
     return name
+
+
+def _path(value: object) -> str:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError("must be the path of a file")
+    return value
 
 
 def _address(value: object) -> tuple[Address, ...]:

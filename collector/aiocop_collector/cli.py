@@ -97,6 +97,14 @@ def _serve(
             "[env: AIOCOP_CONFIG]",
         ),
     ] = None,
+    udp_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A file with mode 0600 that holds the key agents seal their datagrams with; required for "
+            "`--listen udp://` on anything but loopback. Default: none. [env: AIOCOP_UDP_KEY_FILE]",
+        ),
+    ] = None,
 ) -> None:
     """Run the collector until SIGTERM or Ctrl-C.
 
@@ -121,6 +129,7 @@ def _serve(
         "token_file": token_file,
         "retention": retention,
         "config": config,
+        "udp_key_file": udp_key_file,
     }
     given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
     raise typer.Exit(_run(lambda: serve(load_settings(given))))

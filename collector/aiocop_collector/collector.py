@@ -18,6 +18,7 @@ from aiocop_collector.settings import Settings
 from aiocop_collector.sockets import bind_udp, bind_unix, default_unix_address
 from aiocop_collector.store import Store
 from aiocop_collector.transaction import Outcome
+from aiocop_collector.udp_key import find_udp_key
 from aiocop_wire import Address, UnixAddress
 
 STOP_TIMEOUT_S: Final = 8.0
@@ -32,6 +33,7 @@ class Collector:
 
     def __init__(self, settings: Settings) -> None:
         """Connects to nothing yet. Raises SettingsError."""
+        self._udp_key = find_udp_key(settings)
         self.engine = open_engine(settings.database)
         self.counters = Counters()
         configuration, _ = read_config(settings.config, Settings.model_fields)
@@ -104,4 +106,4 @@ class Collector:
     def _bind(self, address: Address) -> UnixReceiver | UdpReceiver:
         if isinstance(address, UnixAddress):
             return UnixReceiver(bind_unix(address), address, self.store, self.counters, self.heartbeats)
-        return UdpReceiver(bind_udp(address), self.store, self.counters)
+        return UdpReceiver(bind_udp(address), self.store, self.counters, key=self._udp_key)

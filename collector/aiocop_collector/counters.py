@@ -4,7 +4,9 @@ Names in use:
     connections                     streams accepted
     reports_unix, reports_udp       reports taken in, duplicates included
     bytes_received                  bytes of the messages taken in
-    refused_{reason}                messages that were not used: malformed, oversized, unknown_version, unexpected
+    refused_{reason}                messages that were not used: malformed, oversized, unknown_version, unexpected;
+                                    datagrams: unsealed, forged, stale (with a key), sealed (without one)
+    datagrams_dropped_by_kernel     that found the sockets' buffers full; they are among the lost, by sequence
     hello_timeouts                  streams that never said who they are
     heartbeats_refused              heartbeats not kept, because there were too many; their agents' stalls show only by
                                     the agents' own messages

@@ -9,6 +9,8 @@ the default.
 | `--token-file` | `AIOCOP_TOKEN_FILE` | none: loopback only                                                       |
 | `--retention`  | `AIOCOP_RETENTION`  | `30d`                                                                     |
 | `--config`     | `AIOCOP_CONFIG`     | none: a TOML file with any of these, and what has no flag (config_file.py) |
+| `--udp-key-file` | `AIOCOP_UDP_KEY_FILE` | none: udp on loopback only                                            |
+| none           | `AIOCOP_UDP_KEY`    | none; for where there are no files, the file wins                         |
 
 Several addresses in `AIOCOP_LISTEN` are separated by commas.
 """
@@ -25,7 +27,7 @@ from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
 import platformdirs
-from pydantic import BeforeValidator, ValidationError
+from pydantic import BeforeValidator, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pytimeparse.timeparse import timeparse as parse_duration
 
@@ -50,12 +52,17 @@ class HttpAddress:
         return f"http://{host}:{self.port}"
 
     def is_loopback(self) -> bool:
-        """Whether only this machine can reach it: every address the host's name stands for is a loopback one."""
-        try:
-            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        except OSError:
-            return False  # it cannot be bound either; that error names the host
-        return all(ipaddress.ip_address(str(item[4][0]).partition("%")[0]).is_loopback for item in found)
+        """Whether only this machine can reach it."""
+        return is_loopback(self.host)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens there: all addresses the name stands for are loopback ones."""
+    try:
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
+    except OSError:
+        return False  # it cannot be bound either; that error names the host
+    return all(ipaddress.ip_address(str(item[4][0]).partition("%")[0]).is_loopback for item in found)
 
 
 def default_database() -> str:
@@ -121,6 +128,10 @@ class Settings(BaseSettings):
     """How long day totals are kept; hours and minutes are kept shorter (see retention.py)."""
     config: Path | None = None
     """A TOML file: values for the settings above, and webhooks, budgets and metrics (see config_file.py)."""
+    udp_key_file: Path | None = None
+    """A file, readable by its owner only, whose text is the key that agents seal their datagrams with."""
+    udp_key: SecretStr | None = None
+    """That key itself. Never a flag: everybody on the host sees a command line."""
 
 
 def load_settings(flags: Mapping[str, Any]) -> Settings:

@@ -16,7 +16,15 @@ from aiocop_wire.address import (
 )
 from aiocop_wire.decode import decode
 from aiocop_wire.encode import encode
-from aiocop_wire.errors import MalformedMessageError, OversizedMessageError, UnknownVersionError, WireError
+from aiocop_wire.errors import (
+    ForgedDatagramError,
+    MalformedMessageError,
+    OversizedMessageError,
+    StaleDatagramError,
+    UnknownVersionError,
+    UnsealedDatagramError,
+    WireError,
+)
 from aiocop_wire.fingerprint import fingerprint, site_id, stable_id
 from aiocop_wire.framing import FrameReader, frame
 from aiocop_wire.heartbeat import HeartbeatPage, RunningSlice, read_heartbeat
@@ -64,6 +72,7 @@ from aiocop_wire.messages import (
     TraceDefinition,
     Welcome,
 )
+from aiocop_wire.seal import SEAL_BYTES, check_key, is_sealed, seal, unseal
 
 __all__ = [
     "BIN_COUNT",
@@ -79,6 +88,7 @@ __all__ = [
     "PROTOCOL_VERSION",
     "REASONS",
     "REPRESENTATIVES_MS",
+    "SEAL_BYTES",
     "STALL_STATES",
     "UPPER_EDGES_NS",
     "Ack",
@@ -89,6 +99,7 @@ __all__ = [
     "Datagram",
     "Define",
     "Farewell",
+    "ForgedDatagramError",
     "Frame",
     "FrameKind",
     "FrameReader",
@@ -107,26 +118,32 @@ __all__ = [
     "SiteDelta",
     "SlowEvent",
     "SlowSite",
+    "StaleDatagramError",
     "Stall",
     "StallState",
     "TraceDefinition",
     "UdpAddress",
     "UnixAddress",
     "UnknownVersionError",
+    "UnsealedDatagramError",
     "Welcome",
     "WireError",
     "__version__",
     "add_sparse",
     "bin_of",
+    "check_key",
     "decode",
     "default_socket_paths",
     "encode",
     "fingerprint",
     "frame",
+    "is_sealed",
     "parse_address",
     "percentile_ms",
     "read_heartbeat",
+    "seal",
     "site_id",
     "stable_id",
     "to_sparse",
+    "unseal",
 ]

@@ -3,6 +3,9 @@
 WireError                       the root; a receiver catches this one, counts it by its `reason`, and goes on
 ├── MalformedMessageError       not msgpack, not a known message, or a field of the wrong type or size
 ├── OversizedMessageError       longer than the limit for a message; a stream cannot be followed past it
+├── UnsealedDatagramError       no seal where a key is asked for
+├── ForgedDatagramError         a seal of another key
+├── StaleDatagramError          a right seal of another time: a replay, or clocks that differ
 └── UnknownVersionError         a protocol version this side does not speak; the peer must be upgraded
 """
 
@@ -25,6 +28,24 @@ class OversizedMessageError(WireError):
     """A length prefix or a datagram above the limit. Close the stream: there is no next frame to find."""
 
     reason: ClassVar[str] = "oversized"
+
+
+class UnsealedDatagramError(WireError):
+    """A datagram without a seal, where a key is asked for."""
+
+    reason: ClassVar[str] = "unsealed"
+
+
+class ForgedDatagramError(WireError):
+    """A seal that was not made with the key, or a datagram that was changed after it."""
+
+    reason: ClassVar[str] = "forged"
+
+
+class StaleDatagramError(WireError):
+    """A right seal of another time: a replay, or the clocks of the hosts differ."""
+
+    reason: ClassVar[str] = "stale"
 
 
 class UnknownVersionError(WireError):

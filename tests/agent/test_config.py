@@ -1,11 +1,15 @@
 """Where the configuration's values come from, and what is said about bad ones."""
 
+from pathlib import Path
+
 import pytest
 
 from aiocop.config import OPTIONS, Configuration
 from aiocop.errors import ConfigurationError
+from aiocop.udp_key import UdpKey
 from aiocop_wire import UdpAddress, UnixAddress
 
+_KEY_FILE = str(Path(__file__).parent / "udp.key")
 _EXAMPLES = {
     "service": ("shop", "shop"),
     "collector": ("udp://127.0.0.1:8718", (UdpAddress("127.0.0.1", 8718),)),
@@ -15,6 +19,8 @@ _EXAMPLES = {
     "stall_after_ms": ("250", 250.0),
     "enabled": ("off", False),
     "application": ("shop, shop_lib.orders ,", ("shop", "shop_lib.orders")),
+    "udp_key_file": (_KEY_FILE, _KEY_FILE),
+    "udp_key": ("correct-horse-battery-staple", UdpKey(b"correct-horse-battery-staple")),
 }
 
 
@@ -59,6 +65,8 @@ def test_arguments_win_over_the_environment():
         stall_after_ms=700,
         enabled=True,
         application=["cart"],
+        udp_key_file=_KEY_FILE,
+        udp_key="another-key-of-somebody",
         environ=environ,
     )
     assert configuration.service == "cart"
@@ -162,3 +170,33 @@ def test_every_option_says_what_it_does():
         assert option.variables[0] == f"AIOCOP_{option.name.upper()}"
         assert option.effect.endswith(".")
         assert option.default
+
+
+def test_the_key_in_the_file_wins_over_the_key_itself():
+    environ = {"AIOCOP_UDP_KEY_FILE": _KEY_FILE, "AIOCOP_UDP_KEY": "another-key-of-somebody"}
+    configuration = Configuration.resolve(environ=environ)
+    assert configuration.udp_key.reveal() == b"key-in-a-file-for-tests"
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"AIOCOP_UDP_KEY_FILE": "/nowhere/udp.key"}, "No such file"),
+        ({"AIOCOP_UDP_KEY_FILE": __file__}, "openssl rand"),
+        ({"AIOCOP_UDP_KEY": "hush"}, "openssl rand"),
+    ],
+)
+def test_a_bad_key_turns_shipping_off_and_is_not_shown(environ, said):
+    configuration = Configuration.resolve(environ=environ)
+    assert not configuration.shipping
+    (problem,) = configuration.problems
+    assert said in problem
+    assert "hush" not in problem
+
+
+def test_a_key_is_never_shown():
+    with pytest.raises(ConfigurationError, match="at least 16") as caught:
+        Configuration.resolve(udp_key="hush", environ={})
+    assert "hush" not in str(caught.value)
+    configuration = Configuration.resolve(udp_key="correct-horse-battery-staple", environ={})
+    assert "correct" not in f"{configuration} {configuration.udp_key} {configuration.udp_key!r}"

@@ -189,7 +189,9 @@ def test_help_teaches():
     helped = run(AIOCOP_RUN, "--help", environment=clean_environment(COLUMNS="200"))
     assert helped.returncode == 0
     for option in OPTIONS:
-        if option.name != "enabled":
+        if option.secret:
+            assert f"--{option.name.replace('_', '-')} " not in helped.stdout
+        elif option.name != "enabled":
             assert f"--{option.name.replace('_', '-')} " in helped.stdout
             assert option.effect in " ".join(helped.stdout.split())
     assert "aiocop-run uvicorn app:app --workers 4" in helped.stdout

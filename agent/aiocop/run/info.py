@@ -118,6 +118,8 @@ def _told(configuration: Configuration, name: str, flags: Mapping[str, str]) -> 
         value = [str(address) for address in value]
     elif name == "application":
         value = list(value)
+    elif name == "udp_key":
+        value = str(value)  # whether there is one, not which
     return value, flags.get(name, configuration.origins[name])
 
 

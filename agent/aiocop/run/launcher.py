@@ -19,8 +19,8 @@ from aiocop_wire import __version__
 
 BOOTSTRAP_FOLDER: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bootstrap")
 _PYTHONPATH: Final = "PYTHONPATH"
-_FLAGS: Final = tuple(option for option in OPTIONS if option.name != "enabled")
-_METAVARS: Final = {"collector": "ADDRESS", "application": "PACKAGES"}
+_FLAGS: Final = tuple(option for option in OPTIONS if option.name != "enabled" and not option.secret)
+_METAVARS: Final = {"collector": "ADDRESS", "application": "PACKAGES", "udp_key_file": "FILE"}
 
 _EPILOG: Final = """\
 examples:

@@ -24,6 +24,7 @@ from aiocop_wire import (
     decode,
     encode,
     frame,
+    seal,
 )
 
 TIMEOUT_S: Final = 2.0
@@ -46,19 +47,19 @@ def ask_collectors(configuration: Configuration, timeout_s: float = TIMEOUT_S) -
     identity = ProcessIdentity(configuration, lambda: "")
     asked: list[Answer] = []
     for address in configuration.collector:
-        asked.append(_ask(address, identity(), timeout_s))
+        asked.append(_ask(address, identity(), configuration.udp_key.reveal(), timeout_s))
         if asked[-1].answers is not False:
             break
     return asked
 
 
-def _ask(address: Address, identity: Identity, timeout_s: float) -> Answer:
+def _ask(address: Address, identity: Identity, udp_key: bytes, timeout_s: float) -> Answer:
     answers: bool | None
     try:
         if isinstance(address, UnixAddress):
             answers, detail = _greet(address, identity, timeout_s)
         else:
-            answers, detail = _send(address, identity)
+            answers, detail = _send(address, identity, udp_key)
     except TimeoutError:
         answers, detail = False, f"something listens, but does not answer within {timeout_s:g} s"
     except WireError as error:
@@ -90,12 +91,13 @@ def _greet(address: UnixAddress, identity: Identity, timeout_s: float) -> tuple[
                 return False, f"answers a hello with {type(message).__name__.lower()}"
 
 
-def _send(address: UdpAddress, identity: Identity) -> tuple[bool | None, str]:
+def _send(address: UdpAddress, identity: Identity, key: bytes) -> tuple[bool | None, str]:
     family, _, _, _, target = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, socket.SOCK_DGRAM) as datagrams:
         datagrams.settimeout(_OBJECTION_S)
         datagrams.connect(target)
-        datagrams.send(encode(Datagram(identity, farewell=Farewell(0))))
+        data = encode(Datagram(identity, farewell=Farewell(0)))
+        datagrams.send(seal(data, key, time.time_ns() // 1_000_000) if key else data)
         try:
             datagrams.recv(1)
         except ConnectionRefusedError:

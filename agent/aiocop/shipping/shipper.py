@@ -79,13 +79,16 @@ class Shipper:
         wall_clock_ns: Callable[[], int] = time_ns,
         stalls: StallSource | None = None,
         heartbeat_descriptor: Callable[[], int] = lambda: -1,
+        udp_key: bytes = b"",
     ) -> None:
         self._source = source
         self._wall_clock_ns = wall_clock_ns
         self._interval_ns = int(interval_s * ONE_S_NS)
         self._ledger = Ledger(source.recorded)
         self._stalls = stalls
-        self._transport = _make_transport(addresses, identity, source, self._ledger, self._health, heartbeat_descriptor)
+        self._transport = _make_transport(
+            addresses, identity, source, self._ledger, self._health, heartbeat_descriptor, udp_key
+        )
         self._windows = PendingWindows()
         self._events = PendingEvents()
         # Re-entrant, because a signal handler may flush or stop while the thread it interrupted does.
@@ -396,12 +399,13 @@ def _make_transport(
     ledger: Ledger,
     health: Callable[[], Health],
     heartbeat_descriptor: Callable[[], int],
+    udp_key: bytes,
 ) -> Transport:
     if not addresses:
         raise ValueError("a shipper needs an address")
     first = addresses[0]
     if isinstance(first, UdpAddress):
-        return UdpTransport(address=first, identity=identity, source=source, ledger=ledger, health=health)
+        return UdpTransport(address=first, identity=identity, source=source, ledger=ledger, health=health, key=udp_key)
     unix = tuple(address for address in addresses if isinstance(address, UnixAddress))
     return UnixTransport(
         addresses=unix,

@@ -36,7 +36,20 @@ from aiocop.shipping.transport import (
     Backoff,
     logger,
 )
-from aiocop_wire import Datagram, Define, Farewell, Health, Identity, Report, SlowEvent, Stall, UdpAddress, encode
+from aiocop_wire import (
+    SEAL_BYTES,
+    Datagram,
+    Define,
+    Farewell,
+    Health,
+    Identity,
+    Report,
+    SlowEvent,
+    Stall,
+    UdpAddress,
+    encode,
+    seal,
+)
 from aiocop_wire.limits import LOOPBACK_DATAGRAM_BYTES, NETWORK_DATAGRAM_BYTES
 
 _PROBE_NS: Final = 50 * ONE_MS_NS
@@ -67,7 +80,7 @@ class _Outgoing:
 
 
 class UdpTransport:
-    """See aiocop.shipping.transport.Transport. `acknowledged` reads `sent` here."""
+    """See aiocop.shipping.transport.Transport. `acknowledged` reads `sent` here. With a key, all is sealed."""
 
     def __init__(
         self,
@@ -77,8 +90,11 @@ class UdpTransport:
         source: ReportSource,
         ledger: Ledger,
         health: Callable[[], Health],
+        key: bytes = b"",
     ) -> None:
         self._collector = address
+        self._key = key
+        self._seal_bytes = SEAL_BYTES if key else 0
         self._resolves = not _is_literal(address.host)
         self._identity = identity
         self._source = source
@@ -232,7 +248,7 @@ class UdpTransport:
             for _ in range(_STALL_ENDS):
                 self._send_stall(stall)
         define = self._due_definitions(now_ns, window, events)
-        parts = list(cut(window.deltas, events, define, budget_bytes=self._limit_bytes)) or [Part()]
+        parts = list(cut(window.deltas, events, define, budget_bytes=self._limit_bytes - self._seal_bytes)) or [Part()]
         if self._resolves and now_ns - self._opened_at_ns >= _RESOLVE_AGAIN_NS:
             self._disconnect()  # the name may stand for another host by now
             self.state = WAITING
@@ -285,7 +301,11 @@ class UdpTransport:
             dropped=self._ledger.dropped(),
             health=self._health(),
         )
-        return encode(Datagram(identity=self._identity(), report=report, define=part.define))
+        return self._sealed(Datagram(identity=self._identity(), report=report, define=part.define))
+
+    def _sealed(self, datagram: Datagram) -> bytes:
+        data = encode(datagram)
+        return seal(data, self._key, time_ns() // ONE_MS_NS) if self._key else data
 
     def _emit(self, now_ns: int, data: bytes) -> bool:
         if self._socket is None:
@@ -308,7 +328,7 @@ class UdpTransport:
         return True
 
     def farewell(self, now_ns: int) -> None:  # noqa: ARG002 - of the protocol
-        data = encode(Datagram(identity=self._identity(), farewell=Farewell(self._sequence)))
+        data = self._sealed(Datagram(identity=self._identity(), farewell=Farewell(self._sequence)))
         for _ in range(_FAREWELLS):
             if self.state == CONNECTED and self._socket is not None:
                 try:
