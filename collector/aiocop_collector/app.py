@@ -11,8 +11,9 @@ from aiocop_collector.errors import SettingsError
 from aiocop_collector.health import build_health_router
 from aiocop_collector.metrics_page import Timing, build_metrics_router
 from aiocop_collector.queries import Queries
-from aiocop_collector.security import BearerToken
-from aiocop_collector.settings import Settings, read_token
+from aiocop_collector.security import BearerTokens, Limits, LocalHosts, SafeHeaders
+from aiocop_collector.settings import Settings
+from aiocop_collector.tokens import load_tokens
 from aiocop_wire import __version__
 
 _DESCRIPTION = "Which call sites freeze our event loops, how much loop time each cost, and since which release."
@@ -23,12 +24,12 @@ def create_app(settings: Settings) -> FastAPI:
 
     Raises SettingsError here, and CollectorError when the lifespan starts.
     """
-    if settings.token_file is None and not settings.http.is_loopback():
+    tokens = load_tokens(settings)
+    if not tokens and not settings.http.is_loopback():
         raise SettingsError(
             f"{settings.http} can be reached from other machines, so requests need a token: make one with "
-            "(umask 077; openssl rand -hex 32 > FILE) and pass --token-file FILE, or listen on 127.0.0.1"
+            "aiocop-collector token NAME --file FILE and pass --token-file FILE, or listen on 127.0.0.1"
         )
-    token = read_token(settings.token_file) if settings.token_file is not None else None
     collector = Collector(settings)
 
     @asynccontextmanager
@@ -54,8 +55,12 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(build_metrics_router(collector))
     install_problem_handlers(app)
     app.add_middleware(Timing, observe=collector.metrics.time_query)
-    if token is not None:
-        app.add_middleware(BearerToken, token=token)
+    if tokens:
+        app.add_middleware(BearerTokens, tokens=tokens)
+    else:
+        app.add_middleware(LocalHosts, bound=[settings.http.host])
+    app.add_middleware(Limits)
+    app.add_middleware(SafeHeaders)
     return app
 
 

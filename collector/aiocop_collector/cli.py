@@ -18,6 +18,7 @@ from aiocop_collector.hotspots_command import hotspots
 from aiocop_collector.probe import wait_until_ready
 from aiocop_collector.serve import serve
 from aiocop_collector.settings import load_settings
+from aiocop_collector.token_command import token
 from aiocop_wire import DEFAULT_HTTP_PORT, __version__
 
 app: Final = typer.Typer(
@@ -77,7 +78,7 @@ def _serve(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="A file with mode 0600 that holds the bearer token requests need; required for `--http` on anything "
+            help="A file with mode 0600 that holds the tokens requests need; required for `--http` on anything "
             "but loopback. Default: none. [env: AIOCOP_TOKEN_FILE]",
         ),
     ] = None,
@@ -156,6 +157,7 @@ def _health(
 
 
 app.command(name="hotspots")(hotspots)
+app.command(name="token")(token)
 
 
 def _run(work: Callable[[], int]) -> int:

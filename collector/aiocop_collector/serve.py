@@ -18,6 +18,10 @@ from aiocop_collector.sockets import bind_http
 _GRACE_S: Final = 2
 """How long requests that are being answered may take after SIGTERM."""
 
+_MAX_CONNECTIONS: Final = 512
+"""Beyond it requests are answered with 503 at once."""
+
+_KEEP_ALIVE_S: Final = 15
 _NOT_COMMITTED: Final = 1
 
 
@@ -79,6 +83,8 @@ def _configuration(app: Callable[..., object]) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        limit_concurrency=_MAX_CONNECTIONS,
+        timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_GRACE_S,
     )
 

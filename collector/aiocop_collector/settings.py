@@ -37,6 +37,7 @@ from aiocop_wire import DEFAULT_HTTP_PORT, Address, AddressError, parse_address
 
 ENVIRONMENT_PREFIX: Final = "AIOCOP_"
 _SHORTEST_RETENTION: Final = timedelta(hours=1)
+_MAX_SECRETS_BYTES: Final = 1 << 20
 _LONGEST_RETENTION: Final = timedelta(days=3650)
 
 
@@ -123,7 +124,8 @@ class Settings(BaseSettings):
     database: str = ""
     """`sqlite:///FILE` or `postgresql://…`. Empty: a file in the user's data directory."""
     token_file: Path | None = None
-    """A file, readable by its owner only, whose text is the bearer token every request but the health checks needs."""
+    """A file, readable by its owner only, with the tokens of which every request but the health checks needs one (see
+    tokens.py)."""
     retention: Annotated[timedelta, BeforeValidator(_read_retention)] = timedelta(days=30)
     """How long day totals are kept; hours and minutes are kept shorter (see retention.py)."""
     config: Path | None = None
@@ -168,20 +170,20 @@ def origin_of(field: str, flags: Mapping[str, Any]) -> str:
     return f"{flag} {value}" if isinstance(value, str) else flag
 
 
-def read_token(path: Path) -> str:
-    """The bearer token in a file. Raises SettingsError: the file must be private (mode 0600) and hold one word."""
+def read_private_file(path: Path) -> str:
+    """The text of a file that holds secrets. Raises SettingsError, also when others can read it (mode not 0600)."""
     try:
         with path.open(encoding="ascii") as file:
             mode = stat.S_IMODE(path.stat().st_mode)
-            token = file.read(4096).strip()
+            text = file.read(_MAX_SECRETS_BYTES).strip()
     except OSError as error:
         raise SettingsError(f"the token file {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise SettingsError(f"the token file {path} must hold plain ASCII text") from error
     if mode & 0o077:
         raise SettingsError(f"the token file {path} can be read by others (mode {mode:04o}): chmod 600 {path}")
-    if not token or token.split() != [token]:
+    if not text:
         raise SettingsError(
-            f"the token file {path} must hold one word; make one with: (umask 077; openssl rand -hex 32 > {path})"
+            f"the token file {path} must hold a token; make one with: aiocop-collector token NAME --file {path}"
         )
-    return token
+    return text

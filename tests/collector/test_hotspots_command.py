@@ -23,7 +23,8 @@ from aiocop_collector.database import open_engine
 from aiocop_collector.hotspots_command import hotspots, render_hotspots
 from aiocop_collector.hotspots_table import human_duration, share_bar
 from aiocop_collector.queries import Queries
-from aiocop_collector.security import BearerToken
+from aiocop_collector.security import BearerTokens
+from aiocop_collector.tokens import Token, digest_of
 
 MINUTE_S = NOW_S // 60 * 60
 SHOP = Process("shop", "prod", "1.4.0", 1)
@@ -242,7 +243,7 @@ def test_something_else_there_exits_3():
 
 def test_the_token_comes_from_a_file_or_the_environment(make_store, tmp_path):
     app = make_app(make_store(FLEET))
-    app.add_middleware(BearerToken, token="secret")
+    app.add_middleware(BearerTokens, tokens=[Token("ci", "read", digest_of("secret"))])
     (tmp_path / "token").write_text("secret\n")
     with serve_http(app) as url:
         assert run("--url", url, AIOCOP_TOKEN="secret").exit_code == 0

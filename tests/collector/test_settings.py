@@ -7,7 +7,8 @@ import pytest
 
 from aiocop_collector import settings as settings_module
 from aiocop_collector.errors import SettingsError
-from aiocop_collector.settings import HttpAddress, Settings, load_settings, read_token
+from aiocop_collector.settings import HttpAddress, Settings, load_settings
+from aiocop_collector.tokens import load_tokens
 from aiocop_wire import UdpAddress, UnixAddress
 
 
@@ -61,10 +62,10 @@ def test_what_is_loopback(host, loopback):
     assert HttpAddress(host, 0).is_loopback() == loopback
 
 
-@pytest.mark.parametrize("text", ["", "  \n", "two words", "söme"])
-def test_a_token_file_holds_one_plain_word(tmp_path: Path, text):
+@pytest.mark.parametrize("text", ["", "  \n", "two words", "söme", "ci reader sha256:" + "0" * 64, "ci read sha256:12"])
+def test_a_token_file_holds_one_plain_word_or_hashes(tmp_path: Path, text):
     path = tmp_path / "token"
     path.write_text(text, encoding="utf-8")
     path.chmod(0o600)
     with pytest.raises(SettingsError, match="must hold"):
-        read_token(path)
+        load_tokens(Settings(token_file=path))

@@ -1,6 +1,7 @@
 """Errors as RFC 9457 problem documents: what was wrong, which parameter, and what was probably meant."""
 
 import re
+import sqlite3
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from http import HTTPStatus
@@ -10,10 +11,17 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
+from aiocop_collector.database import reason_of
 from aiocop_collector.question_errors import BadParameterError, QuestionError, UnknownHotspotError
 
+_DATABASE_TROUBLE: Final = (DBAPIError, PoolTimeoutError, sqlite3.Error, OSError)
+"""OSError is what drivers raise where a server cannot be reached."""
+
+_RETRY_AFTER_S: Final = 5
 PROBLEM_JSON: Final = "application/problem+json"
 _QUOTED: Final = re.compile(r"'([^']*)'")
 
@@ -62,6 +70,8 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(QuestionError, _on_question_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
+    for trouble in _DATABASE_TROUBLE:
+        app.add_exception_handler(trouble, _on_database_trouble)
     app.add_exception_handler(Exception, _on_failure)
 
 
@@ -90,6 +100,12 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     elif status == HTTPStatus.METHOD_NOT_ALLOWED and detail == status.phrase:
         detail = f"{request.method} is not possible at {request.url.path}."
     return problem(status, detail, headers=raised.headers)
+
+
+async def _on_database_trouble(_request: Request, error: Exception) -> JSONResponse:
+    # Locked, full, gone, corrupt: it is not the question, and asking again later may do. The writer logs the same.
+    detail = f"The database cannot answer now: {reason_of(error)}. /readyz says when it can."
+    return problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": str(_RETRY_AFTER_S)})
 
 
 async def _on_failure(_request: Request, _error: Exception) -> JSONResponse:

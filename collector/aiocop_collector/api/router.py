@@ -45,7 +45,10 @@ def who_asks(request: Request) -> str:
 
 def build_router(queries: Queries) -> APIRouter:
     """Everything that reads the store, and the decisions of people. Errors need `install_problem_handlers`."""
-    router = APIRouter(dependencies=[Depends(_never_stored)], responses=problem_responses(_UNPROCESSABLE))
+    router = APIRouter(
+        dependencies=[Depends(_never_stored)],
+        responses=problem_responses(_UNPROCESSABLE, HTTPStatus.SERVICE_UNAVAILABLE),
+    )
     of_one = problem_responses(HTTPStatus.NOT_FOUND)
 
     @router.get("/hotspots", tags=["hotspots"], summary="What freezes our loops")
