@@ -81,6 +81,36 @@ def test_a_shipper_seals_all_it_sends(tmp_path, key_file):
         assert not [name for name in collector.counters() if name.startswith("refused_")]
 
 
+SERVICE = """
+import asyncio, os, aiocop
+
+async def opens():
+    for _ in range(7):
+        open(os.devnull).close()
+
+aiocop.start(service="sealed")
+asyncio.run(opens())
+assert aiocop.flush(30)
+aiocop.stop()
+"""
+
+
+def test_a_service_takes_the_key_from_its_environment(tmp_path, key_file):
+    with run_collector(tmp_path, "--udp-key-file", str(key_file), udp=True) as collector:
+        environment = {"AIOCOP_COLLECTOR": "udp://{}:{}".format(*collector.udp), "AIOCOP_UDP_KEY_FILE": str(key_file)}
+        ended = subprocess.run(
+            [sys.executable, "-W", "error", "-c", SERVICE],
+            env=collector_environment() | environment,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+        )
+        assert (ended.returncode, ended.stderr) == (0, "")
+        rows = collector.get("/hotspots", since="1h", operation="open")["hotspots"]
+        assert [row["count"] for row in rows if row["call_site"].endswith(":opens")] == [7], rows
+        assert not [name for name in collector.counters() if name.startswith("refused_")]
+
+
 def test_without_a_key_sealed_datagrams_are_refused_by_name(tmp_path):
     with run_collector(tmp_path, udp=True) as collector, DatagramPeer(collector.udp) as peer:
         peer.send_bytes(sealed(make_identity(), 1))
