@@ -16,8 +16,10 @@ from aiocop_collector import ids, schema
 DAY_S = 86_400
 PROCESSES_PER_SERVICE = 4
 SITES_PER_HOTSPOT = 2
-OPERATIONS = ["time.sleep", "open", "socket.getaddrinfo", "socket.socket.connect", "sqlite3.connect", "subprocess.Popen",
-              "os.listdir", "threading.Lock.acquire", "queue.Queue.get", "cpu", "ssl.read", "os.stat"]  # fmt: skip
+OPERATIONS = (
+    "time.sleep open socket.getaddrinfo socket.socket.connect sqlite3.connect subprocess.Popen os.listdir os.stat "
+    "threading.Lock.acquire queue.Queue.get cpu ssl.read"
+).split()
 SHAPES = 6
 """Kinds of histograms: three bins each."""
 

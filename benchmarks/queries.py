@@ -46,10 +46,10 @@ class Asked:
     aim_ms: int
 
 
-def questions(*, quick: bool) -> Iterator[Asked]:
+def questions(*, few: bool) -> Iterator[Asked]:
     for window in WINDOWS:
         for grouping, sort in itertools.product(GROUPINGS, SORTS):
-            if quick and (grouping not in ("call_site", "operation") or sort not in ("blocked_time", "p99")):
+            if few and (grouping not in ("call_site", "operation") or sort not in ("blocked_time", "p99")):
                 continue
             path = f"/hotspots?since={window}&group_by={grouping}&sort={sort}"
             yield Asked(f"{window:>3} by {grouping}, {sort}", path, 1000 if sort == "p99" else 100)
@@ -158,7 +158,7 @@ def measure(name: str, url: str, folder: Path, options: argparse.Namespace) -> N
     with run_collector(folder, "--database", url) as collector:
         print(f"ready {time.perf_counter() - started_s:.2f} s after its start (Python's own included)", flush=True)
         with ingest(collector, options.agents):
-            met = [ask(collector, asked, options.rounds) for asked in questions(quick=options.quick)]
+            met = [ask(collector, asked, options.rounds) for asked in questions(few=options.few)]
         print(f"{sum(met)} of {len(met)} aims met; load of the machine now {os.getloadavg()[0]:.1f}", flush=True)
         collector.stop()
 
@@ -170,13 +170,14 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=20, help="times each question is asked")
     parser.add_argument("--agents", type=int, default=20, help="reporting each second meanwhile")
-    parser.add_argument("--quick", action="store_true", help="fewer questions, a tenth of the sites")
+    parser.add_argument("--quick", action="store_true", help="few questions, a tenth of the sites")
+    parser.add_argument("--few", action="store_true", help="a sixth of the questions")
     parser.add_argument("--postgres", action="store_true", help="PostgreSQL instead of SQLite")
     parser.add_argument("--keep", type=Path, help="make the SQLite store in this folder and leave it there")
     parser.add_argument("--reuse", action="store_true", help="with --keep: it is there from an earlier run")
     options = parser.parse_args()
     if options.quick:
-        options.services, options.sites, options.rounds = 20, 1000, 5
+        options.services, options.sites, options.rounds, options.few = 20, 1000, 5, True
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if options.postgres:

@@ -15,8 +15,8 @@ from aiocop_collector.ids import to_hex
 from aiocop_collector.queries import evidence
 from aiocop_collector.queries.histograms import Bins, bins_by_site, percentiles
 from aiocop_collector.queries.hotspots import window_answer
-from aiocop_collector.queries.ranking import Headline, rank
-from aiocop_collector.queries.rows import SITE_COLUMNS, RowBuilder, SiteTotals, milliseconds, release_names
+from aiocop_collector.queries.ranking import rank
+from aiocop_collector.queries.rows import SITE_COLUMNS, Headline, RowBuilder, SiteTotals, milliseconds, release_names
 from aiocop_collector.queries.scope import COUNTERS, Scope, exact_sum, open_scope
 from aiocop_collector.queries.triage import find_hotspot, verdict_of
 from aiocop_collector.question_errors import UnknownHotspotError
@@ -62,7 +62,6 @@ async def ask_hotspot(
         blocked_us=sum(site.blocked_us for site in active),
         max_us=max((site.max_us for site in active), default=0),
         last_seen_ms=hotspot.last_seen_ms,
-        sort_value=0,
     )
     processes = (await connection.execute(scope.processes([headline.key]))).first()
     builder = RowBuilder(scope.grouping, await _all_blocked_us(connection, window, hotspot, headline), names)
@@ -98,7 +97,7 @@ async def _sites(connection: AsyncConnection, scope: Scope) -> list[_Site]:
     )
     counters = [func.coalesce(totals.c[name], 0) for name in ("count", "slow_count", "blocked_us", "max_us")]
     statement = (
-        select(*counters, null(), null(), *SITE_COLUMNS, sites.c.cause, sites.c.fingerprint, sites.c.frames)
+        select(*counters, null(), null(), null(), *SITE_COLUMNS, sites.c.cause, sites.c.fingerprint, sites.c.frames)
         .select_from(source)
         .where(*scope.filters.site_conditions())
         .order_by(counters[2].desc(), counters[0].desc(), sites.c.last_seen_ms.desc(), sites.c.id)

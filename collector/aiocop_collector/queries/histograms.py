@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from operator import add
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiocop_collector.groupings import Key
@@ -79,9 +79,7 @@ async def _release_keys(connection: AsyncConnection, keys: Sequence[Key] | None)
     return {release_id: (name,) for release_id, name in await connection.execute(statement)}
 
 
-async def _summed(
-    connection: AsyncConnection, scope: Scope, few: Sites | None, *, by_release: bool
-) -> Sequence[Row[Any]]:
+async def _summed(connection: AsyncConnection, scope: Scope, few: Sites | None, *, by_release: bool) -> Sequence[Any]:
     """(site_id, release_id or 0, bins …), zero where a bin is empty.
 
     As text: 86 columns in up to six parts take SQLAlchemy longer to put together than the database to sum. Numbers that

@@ -64,5 +64,5 @@ async def ask_hotspots(connection: AsyncConnection, question: HotspotsQuestion, 
 def _next_cursor(question: HotspotsQuestion, window: Window, page: Page) -> str | None:
     if not page.has_more:
         return None
-    last = page.headlines[-1]
+    last = page.ranked[-1]
     return cursors.to_text(Cursor(window, last.sort_value, last.key), question.digest)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, ColumnElement, Row, and_, cast, func, or_, select, tuple_
+from sqlalchemy import BigInteger, ColumnElement, and_, cast, func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.selectable import Subquery
 
@@ -15,25 +15,22 @@ from aiocop_collector.queries.scope import Scope, exact_sum
 
 _SORT_COLUMNS: Final[Mapping[str, str]] = {
     "blocked_time": "blocked_us",
-    "count": "calls",
+    "count": "count",
     "slow_count": "slow_count",
     "max": "max_us",
-    "last_seen": "last_seen_ms",
+    "last_seen": "blocked_us",  # none of the counters: dimensions know
+    "p99": "max_us",
 }
+"""The counter of the roll-ups that a sort needs. Each one more makes ranking a fleet slower by a fifth."""
 _NOTHING_RECORDED: Final = -1.0
 """Sorts groups without a percentile below all others."""
 
 
 @dataclass(frozen=True, slots=True)
-class Headline:
-    """A group's counters over the window."""
+class Ranked:
+    """A group and what it is ranked by."""
 
     key: Key
-    count: int
-    slow_count: int
-    blocked_us: int
-    max_us: int
-    last_seen_ms: int
     sort_value: int | float
 
 
@@ -41,7 +38,7 @@ class Headline:
 class Page:
     """The groups of one page in order, and what they are a part of."""
 
-    headlines: Sequence[Headline]
+    ranked: Sequence[Ranked]
     total: int
     """Groups on all pages."""
     blocked_us: int
@@ -57,9 +54,9 @@ async def rank(
     """At most `limit` groups after the cursor. Ties are broken by key, ascending."""
     if sort == "p99":
         return await _rank_by_percentile(connection, scope, order, limit, cursor)
-    counted = _counted(scope)
-    value = counted.c[_SORT_COLUMNS[sort]]
+    counted = _counted(scope, sort)
     keys = [counted.c[f"key_{index}"] for index in range(len(scope.grouping.columns))]
+    value = counted.c.sort_value
     statement = select(counted).order_by(value.desc() if order == "desc" else value.asc(), *keys)
     if cursor is not None:
         statement = statement.where(_after(cursor, value, keys, order))
@@ -67,50 +64,52 @@ async def rank(
     # Without rows, nothing matches, or all that came after the cursor has gone since.
     first = rows[0] if rows else (await connection.execute(select(counted).limit(1))).first()
     total, blocked_us = (first.total, first.total_blocked_us) if first is not None else (0, 0)
-    headlines = [_headline(scope, row, getattr(row, _SORT_COLUMNS[sort])) for row in rows[:limit]]
-    return Page(headlines, total, blocked_us, has_more=len(rows) > limit)
+    ranked = [Ranked(tuple(row[: len(keys)]), row.sort_value) for row in rows[:limit]]
+    return Page(ranked, total, blocked_us, has_more=len(rows) > limit)
 
 
 async def _rank_by_percentile(
     connection: AsyncConnection, scope: Scope, order: Order, limit: int, cursor: Cursor | None
 ) -> Page:
     # A percentile is no sum: histograms are merged by the database, and ranked here.
-    rows = (await connection.execute(select(_counted(scope)))).all()
+    rows = (await connection.execute(select(_counted(scope, "p99")))).all()
     bins = await bins_by_group(connection, scope)
     width = len(scope.grouping.columns)
-    headlines = []
+    ranked = []
     for row in rows:
-        p99_ms = percentiles(bins.get(tuple(row[:width])), row.max_us).p99_ms
-        headlines.append(_headline(scope, row, _NOTHING_RECORDED if p99_ms is None else p99_ms))
-    headlines.sort(key=lambda headline: headline.key)
-    headlines.sort(key=lambda headline: headline.sort_value, reverse=order == "desc")
+        key = tuple(row[:width])
+        p99_ms = percentiles(bins.get(key), row.sort_value).p99_ms
+        ranked.append(Ranked(key, _NOTHING_RECORDED if p99_ms is None else p99_ms))
+    ranked.sort(key=lambda group: group.key)
+    ranked.sort(key=lambda group: group.sort_value, reverse=order == "desc")
     sign = -1 if order == "desc" else 1
     remaining = [
-        headline
-        for headline in headlines
-        if cursor is None or (sign * headline.sort_value, headline.key) > (sign * cursor.value, cursor.key)
+        group
+        for group in ranked
+        if cursor is None or (sign * group.sort_value, group.key) > (sign * cursor.value, cursor.key)
     ]
     return Page(
         remaining[:limit],
-        total=len(headlines),
-        blocked_us=sum(headline.blocked_us for headline in headlines),
+        total=len(ranked),
+        blocked_us=rows[0].total_blocked_us if rows else 0,
         has_more=len(remaining) > limit,
         bins=bins,
     )
 
 
-def _counted(scope: Scope) -> Subquery:
-    """Every group with its counters, and beside each the number and the blocked time of all."""
-    totals = scope.totals()
+def _counted(scope: Scope, sort: Sort) -> Subquery:
+    """Every group with what it is sorted by, and beside each the number and the blocked time of all."""
+    counter = _SORT_COLUMNS[sort]
+    totals = scope.totals(columns=tuple(dict.fromkeys((counter, "blocked_us"))))
+    if sort == "last_seen":
+        value: ColumnElement[int] = func.max(scope.grouping.last_seen_ms)
+    else:
+        value = func.max(totals.c[counter]) if counter == "max_us" else exact_sum(totals.c[counter])
     grouped = (
         select(
             *scope.grouping.labelled(),
-            # A column named count would be hidden by the method of rows of that name.
-            exact_sum(totals.c["count"]).label("calls"),
-            exact_sum(totals.c.slow_count).label("slow_count"),
+            value.label("sort_value"),
             exact_sum(totals.c.blocked_us).label("blocked_us"),
-            func.max(totals.c.max_us).label("max_us"),
-            func.max(scope.grouping.last_seen_ms).label("last_seen_ms"),
         )
         .select_from(scope.joined(totals))
         .where(*scope.group_conditions())
@@ -128,15 +127,3 @@ def _after(
 ) -> ColumnElement[bool]:
     beyond = value < cursor.value if order == "desc" else value > cursor.value
     return or_(beyond, and_(value == cursor.value, tuple_(*keys) > cursor.key))
-
-
-def _headline(scope: Scope, row: Row[Any], sort_value: float) -> Headline:
-    return Headline(
-        key=tuple(row[: len(scope.grouping.columns)]),
-        count=row.calls,
-        slow_count=row.slow_count,
-        blocked_us=row.blocked_us,
-        max_us=row.max_us,
-        last_seen_ms=row.last_seen_ms,
-        sort_value=sort_value,
-    )

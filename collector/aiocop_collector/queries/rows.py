@@ -12,7 +12,7 @@ from aiocop_collector.answers import Hotspot, HotspotGroup, OperationTotals, Sev
 from aiocop_collector.groupings import Grouping, Key, place
 from aiocop_collector.ids import to_hex
 from aiocop_collector.queries.histograms import Bins, bins_by_group, percentiles
-from aiocop_collector.queries.ranking import Headline, Page
+from aiocop_collector.queries.ranking import Page
 from aiocop_collector.queries.scope import Scope, Sites
 from aiocop_collector.schema import hotspots, releases, services, sites
 from aiocop_collector.windows import to_rfc3339
@@ -31,6 +31,8 @@ class SiteTotals:
     release: str | None
     """Set when grouping by release: the counters are of this release only."""
     release_first_seen_ms: int | None
+    group_last_seen_ms: int | None
+    """The largest of a group's sites is when the group was last seen; None outside of groups."""
     site_id: int
     operation: str
     reason: str
@@ -57,6 +59,18 @@ class SiteTotals:
     @property
     def entry_point(self) -> str:
         return place(self.entry_path, self.entry_line, self.entry_function)
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """A group's counters over the window."""
+
+    key: Key
+    count: int
+    slow_count: int
+    blocked_us: int
+    max_us: int
+    last_seen_ms: int
 
 
 SITE_COLUMNS: Final = (
@@ -97,9 +111,9 @@ def severity_level(score: int) -> SeverityLevel:
 
 async def rows_of(connection: AsyncConnection, scope: Scope, page: Page) -> list[Hotspot]:
     """The page's groups as the API shows them, in the page's order."""
-    if not page.headlines:
+    if not page.ranked:
         return []
-    keys = [headline.key for headline in page.headlines]
+    keys = [group.key for group in page.ranked]
     few = await scope.few_of(connection, keys)
     members = await site_totals(connection, scope, keys, few)
     bins = page.bins if page.bins is not None else await bins_by_group(connection, scope, keys, few)
@@ -107,9 +121,19 @@ async def rows_of(connection: AsyncConnection, scope: Scope, page: Page) -> list
     processes = {tuple(row[:width]): row.processes for row in await connection.execute(scope.processes(keys, few))}
     builder = RowBuilder(scope.grouping, page.blocked_us, await release_names(connection, members.values()))
     return [
-        builder.row(headline, members[headline.key], bins.get(headline.key), processes.get(headline.key, 0))
-        for headline in page.headlines
+        builder.row(_headline(key, members[key]), members[key], bins.get(key), processes.get(key, 0)) for key in keys
     ]
+
+
+def _headline(key: Key, members: Sequence[SiteTotals]) -> Headline:
+    return Headline(
+        key=key,
+        count=sum(site.count for site in members),
+        slow_count=sum(site.slow_count for site in members),
+        blocked_us=sum(site.blocked_us for site in members),
+        max_us=max(site.max_us for site in members),
+        last_seen_ms=max(site.group_last_seen_ms or 0 for site in members),
+    )
 
 
 async def site_totals(
@@ -130,6 +154,7 @@ async def site_totals(
             totals.c.max_us,
             releases.c.name if by_release else null(),
             releases.c.first_seen_ms if by_release else null(),
+            scope.grouping.last_seen_ms,
             *SITE_COLUMNS,
         )
         .select_from(source)
