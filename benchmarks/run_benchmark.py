@@ -88,10 +88,25 @@ class Bench:
                 with urllib.request.urlopen(f"{url}/nothing", timeout=60):  # until it serves
                     pass
                 load(url, "/nothing", 1, load_cpu)
-                return {path.strip("/"): load(url, path, seconds, load_cpu) for path in ("/nothing", "/stat")}
+                found = {}
+                for path in ("/nothing", "/stat"):
+                    cpu_s = cpu_seconds(server.pid)
+                    rate = load(url, path, seconds, load_cpu)
+                    found[path.strip("/")] = rate
+                    # What other programs on the same CPU cannot change.
+                    found[f"{path.strip('/')}, per second of the server's CPU"] = (
+                        rate * seconds / (cpu_seconds(server.pid) - cpu_s)
+                    )
+                return found
             finally:
                 server.send_signal(signal.SIGTERM)
                 server.wait(timeout=30)
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def pinned_apart() -> tuple[str, str]:
@@ -193,7 +208,8 @@ def _introduction(version: str, options: argparse.Namespace) -> str:
 # What the agent costs
 
 Made by `make bench ARGS=--write` on {time.strftime("%Y-%m-%d")}: CPython {version}, {os.cpu_count()} CPUs,
-{options.rounds} rounds, {options.tasks} tasks per scenario, {options.load_s} s of load. Don't edit: run it again.
+{options.rounds} rounds, {options.tasks} tasks per scenario, {options.load_s} s of load. Load average at the end:
+{os.getloadavg()[1]:.1f} (what requests per second mean above 3 or so is little). Don't edit: run it again.
 
 Every variant runs in a fresh process per round, interleaved with the others; differences and ratios are taken within a
 round. Shown is the median over the rounds, and in brackets the range, which says how busy the machine was. Times are
