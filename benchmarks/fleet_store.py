@@ -16,10 +16,20 @@ from aiocop_collector import ids, schema
 DAY_S = 86_400
 PROCESSES_PER_SERVICE = 4
 SITES_PER_HOTSPOT = 2
-OPERATIONS = (
-    "time.sleep open socket.getaddrinfo socket.socket.connect sqlite3.connect subprocess.Popen os.listdir os.stat "
-    "threading.Lock.acquire queue.Queue.get cpu ssl.read"
-).split()
+OPERATIONS = [
+    "time.sleep",
+    "open",
+    "socket.getaddrinfo",
+    "socket.socket.connect",
+    "sqlite3.connect",
+    "subprocess.Popen",
+    "os.listdir",
+    "os.stat",
+    "threading.Lock.acquire",
+    "queue.Queue.get",
+    "cpu",
+    "ssl.read",
+]
 SHAPES = 6
 """Kinds of histograms: three bins each."""
 
@@ -71,8 +81,8 @@ async def _dimensions(connection: AsyncConnection, services: int, sites: int, da
         rows["releases"] += [(old, service, "1.4.0", first_ms, last_ms), (new, service, "1.5.0", last_ms, last_ms)]
         for process in range(PROCESSES_PER_SERVICE):
             rows["agents"].append(
-                (f"{number * 100 + process:032x}", service, new, process, f"host-{process}", "3.12", "uvloop", "0.1", "unix",
-                 first_ms, first_ms, last_ms, 1, "[]", None, 1, 0, 0, "{}", 1, 1, 1)
+                (f"{number * 100 + process:032x}", service, new, process, f"host-{process}", "3.12", "uvloop", "0.1",
+                 "unix", first_ms, first_ms, last_ms, 1, "[]", None, 1, 0, 0, "{}", 1, 1, 1)
             )  # fmt: skip
         for index in range(sites // services):
             path, function = f"service_{number:03}/part_{index // 8}.py", f"function_{index // SITES_PER_HOTSPOT}"

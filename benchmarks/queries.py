@@ -1,9 +1,9 @@
-"""How fast `GET /hotspots` is on months of a fleet: `python benchmarks/queries.py [--quick] [--postgres] [--keep FOLDER]`.
+"""How fast `GET /hotspots` is on a month of a fleet: `python benchmarks/queries.py [--quick] [--postgres] [--few] …`.
 
-Fills a store (see fleet_store.py), lets the collector's own code sum its spans, then starts a real collector process on
-it, feeds it reports over a unix stream the whole time, and asks over HTTP: every window, grouping and sort. Printed: the
-median and 95th percentile of the wall time, the collector's CPU time per question (which other load on the machine does
-not touch; ingest meanwhile is in it), and whether issue 5's aim is met. Also the store's size and the time to start.
+Fills a store (see fleet_store.py), lets the collector's own code sum its spans, starts a real collector process on it,
+feeds it reports over a unix stream the whole time, and asks over HTTP: every window, grouping and sort. Printed: the
+median and 95th percentile of the wall time, the collector's CPU time per question (ingest and commits meanwhile are in
+it), and whether issue 5's aim is met. Also the store's size and the time to start.
 """
 
 import argparse
@@ -91,9 +91,8 @@ async def build(url: str, options: argparse.Namespace) -> None:
             size = (await connection.execute(text("SELECT pg_database_size(current_database())"))).scalar_one()
         else:
             size = sum(file.stat().st_size for file in Path(engine.url.database).parent.glob("collector.sqlite3*"))
-    print(
-        f"{total:,} roll-up rows; {size / 2**20:,.0f} MiB; {size / float(calls) * 1e6 / 1024:,.1f} KiB per million events"
-    )
+    per_million_kib = size / float(calls) * 1e6 / 1024
+    print(f"{total:,} roll-up rows; {size / 2**20:,.0f} MiB; {per_million_kib:,.1f} KiB per million events")
     if engine.dialect.name == "postgresql":
         async with engine.connect() as connection:
             await (await connection.execution_options(isolation_level="AUTOCOMMIT")).execute(text("VACUUM ANALYZE"))
