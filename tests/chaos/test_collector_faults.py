@@ -3,13 +3,16 @@
 import signal
 import sqlite3
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from tests.chaos.fleet import expect_every_count_once, run_fleet
+from tests.chaos.shared_store import PostgresStore, SqliteStore
 from tests.chaos.switch import Switch
-from tests.support.collector import run_collector
+from tests.support.collector import CollectorProcess, run_collector
+from tests.support.postgres_server import find_binaries, run_postgres
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1800)]
@@ -56,31 +59,43 @@ def test_the_database_is_locked(collector, tmp_path, extent):
         expect_every_count_once(collector, agents)
 
 
-def test_agents_move_between_two_collectors_of_one_store(tmp_path, extent, chance):
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def shared_store(request, tmp_path) -> Iterator[SqliteStore | PostgresStore]:
+    if request.param == "sqlite":
+        yield SqliteStore(tmp_path / "shared.sqlite3")
+        return
+    binaries = find_binaries()
+    if binaries is None:
+        pytest.skip("NOT TESTED: no PostgreSQL server is installed here")
+    with run_postgres(binaries) as url:
+        yield PostgresStore(url, binaries / "psql")
+
+
+def test_agents_move_between_two_collectors_of_one_store(shared_store, tmp_path, extent, chance):
     """Each move happens while the collector that is left holds reports it could not commit yet."""
     folders = [tmp_path / "first", tmp_path / "second"]
     for folder in folders:
         folder.mkdir()
-    database = tmp_path / "shared.sqlite3"
-    shared = ["--database", f"sqlite:///{database}"]
     with (
-        run_collector(folders[0], *shared) as first,
-        run_collector(folders[1], *shared) as second,
+        run_collector(folders[0], "--database", shared_store.url) as first,
+        run_collector(folders[1], "--database", shared_store.url) as second,
         Switch(tmp_path / "switch.sock", first.socket_path) as switch,
         run_fleet(tmp_path, f"unix://{tmp_path}/switch.sock", extent.agents) as agents,
-        closing(sqlite3.connect(database, isolation_level=None, timeout=30)) as other,
     ):
         for move in range(extent.kills):
             left, taken = (first, second) if move % 2 == 0 else (second, first)
             before = taken.counters().get("connections", 0)
-            other.execute("BEGIN IMMEDIATE")
-            wait_until(lambda left=left: left.http.get("/readyz").json()["writer"]["pending_reports"], "one is held")
-            switch.move(taken.socket_path)
-            time.sleep(chance.uniform(0, 0.5))
-            other.execute("ROLLBACK")
+            with shared_store.held():
+                wait_until(lambda left=left: _pending(left) > 0, "one is held")
+                switch.move(taken.socket_path)
+                time.sleep(chance.uniform(0, 0.5))
             everybody = before + extent.agents
             wait_until(
                 lambda taken=taken, everybody=everybody: taken.counters().get("connections", 0) >= everybody,
                 "all agents have come over",
             )
         expect_every_count_once(chance.choice([first, second]), agents)
+
+
+def _pending(collector: CollectorProcess) -> int:
+    return collector.http.get("/readyz").json()["writer"]["pending_reports"]
