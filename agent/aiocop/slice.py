@@ -413,7 +413,7 @@ class Slices:
 
     def _callback_site(self, callback: Any) -> Site:
         found = callback_code(callback)
-        if found is None:
+        if found is None or callback is _nothing:
             return self.traces.pseudo_site(CPU, LOOP)
         return self.traces.function_site(CPU, *found)
 
