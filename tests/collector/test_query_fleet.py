@@ -97,6 +97,7 @@ async def test_agents_say_who_they_are_and_what_became_of_their_reports(api, fle
             "recorded": 1234,
             "slices": 99,
             "agent_cpu_ms": 4.567,
+            "stalls": [],
         }
     seen = [agent["last_seen"] for agent in answer["agents"]]
     assert seen == sorted(seen, reverse=True)
