@@ -21,6 +21,7 @@ from aiocop_wire import (
     Refused,
     Report,
     SlowEvent,
+    Stall,
     Welcome,
     WireError,
     decode,
@@ -66,6 +67,8 @@ class Manner:
     closes_after_reports: int = -1
     """Close the connection after so many reports, before they are committed."""
     reads: bool = True
+    features: tuple[str, ...] = ()
+    """What it says in its welcome that it takes."""
     refuses_unreadable: bool = False
     """Answer what cannot be decoded with a refusal, as the real collector does, and not with a failed test."""
 
@@ -79,6 +82,7 @@ class UnixPeer:
         self.manner = manner if manner is not None else Manner()
         self.hellos: list[Hello] = []
         self.received_frames: list[bytes] = []
+        self.stalls: list[Stall] = []
         self.errors: list[BaseException] = []
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -177,7 +181,8 @@ class UnixPeer:
                 connection.sendall(frame(encode(Refused("unknown_version", "too old"))))
                 return False
             elif manner.welcomes:
-                connection.sendall(frame(encode(Welcome(self.store.committed.get(state.instance, 0)))))
+                committed = self.store.committed.get(state.instance, 0)
+                connection.sendall(frame(encode(Welcome(committed, features=manner.features))))
         elif isinstance(message, Define):
             state.defined |= {site.site_id for site in message.sites}
         elif isinstance(message, Report):
@@ -187,6 +192,9 @@ class UnixPeer:
             if manner.acknowledges:
                 self._commit(state, message)
                 connection.sendall(frame(encode(Ack(message.sequence))))
+        elif isinstance(message, Stall):
+            self.stalls.append(message)
+            self.store.undefined |= {message.site_id} - state.defined - {0}
         elif isinstance(message, Farewell):
             self.store.farewells.append(message)
         return True
@@ -215,6 +223,7 @@ class UdpPeer:
         self.sizes: list[int] = []
         self.sequences: list[int] = []
         self.defined: list[int] = []
+        self.stalls: list[Stall] = []
         self.farewells: list[Farewell] = []
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
@@ -250,5 +259,7 @@ class UdpPeer:
             if message.report is not None:
                 self.sequences.append(message.report.sequence)
                 self.store.apply(message.report)
+            if message.stall is not None:
+                self.stalls.append(message.stall)
             if message.farewell is not None:
                 self.farewells.append(message.farewell)
