@@ -6,14 +6,14 @@ from datetime import timedelta
 
 import httpx
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 from tests.support.api_client import make_app
 from tests.support.collector import make_identity, make_report, make_site, now_ms
 
 from aiocop_collector import schema
 from aiocop_collector.arrivals import Arrival
 from aiocop_collector.counters import Counters
-from aiocop_collector.database import prepare
+from aiocop_collector.database import open_engine, prepare
 from aiocop_collector.ids import to_hex
 from aiocop_collector.store import Store
 from aiocop_wire import SiteDelta
@@ -45,10 +45,24 @@ class Writer:
             return to_hex((await connection.execute(select(schema.hotspots.c.id))).scalar_one())
 
 
-@pytest.fixture
-async def writer(own_store):
-    await prepare(own_store)
-    return Writer(own_store)
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+async def writer(request, own_store):
+    if request.param == "sqlite":
+        await prepare(own_store)
+        yield Writer(own_store)
+        return
+    server = request.getfixturevalue("postgres_url")
+    name = f"triage_{abs(hash(request.node.nodeid)) % 10**9}"
+    admin = open_engine(server)
+    async with admin.connect() as connection:
+        await (await connection.execution_options(isolation_level="AUTOCOMMIT")).execute(
+            text(f"CREATE DATABASE {name}")
+        )
+    await admin.dispose()
+    engine = open_engine(server.rpartition("/")[0] + f"/{name}")
+    await prepare(engine)
+    yield Writer(engine)
+    await engine.dispose()
 
 
 @asynccontextmanager
