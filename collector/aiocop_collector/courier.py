@@ -18,7 +18,6 @@ import httpx
 import stamina
 import structlog
 from sqlalchemy import Row, func, select, update
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from standardwebhooks import Webhook as Signature
 
@@ -41,7 +40,6 @@ _TIMEOUT_S: Final = 10.0
 _TRIES: Final = 2
 _PER_ROUND: Final = 20
 _MINUTE_S: Final = 60.0
-_TOO_MANY: Final = 429
 
 
 class _NotTakenError(Exception):
@@ -51,7 +49,7 @@ class _NotTakenError(Exception):
         super().__init__(f"status {response.status_code}")
         self.status = response.status_code
         after = response.headers.get("retry-after", "")
-        self.retry_after_s = float(after) if after.isascii() and after.isdigit() else 0.0
+        self.retry_after_s = min(float(after[:9]), LONGEST_WAIT_S) if after.isascii() and after.isdigit() else 0.0
 
 
 class _Pace:
@@ -110,8 +108,8 @@ class Courier:
                 self._woken.clear()
                 try:
                     wait_s = await self._deliver_due(client)
-                except (SQLAlchemyError, OSError) as error:
-                    self._log.warning("the outbox cannot be read", error=reason_of(error))
+                except Exception as error:  # noqa: BLE001 the border to receivers and database: the next message may do
+                    self._log.warning("a round of deliveries failed", error=reason_of(error))
                     wait_s = FIRST_WAIT_S
                 if wait_s > 0:
                     with contextlib.suppress(asyncio.TimeoutError):
