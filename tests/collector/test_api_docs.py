@@ -7,7 +7,8 @@ from typing import get_args
 
 import pytest
 
-from aiocop_collector.answers import EXAMPLE_DETAIL, HotspotDetail
+from aiocop_collector.answer_examples import EXAMPLE_DETAIL
+from aiocop_collector.answers import HotspotDetail
 from aiocop_collector.app import create_app
 from aiocop_collector.config_file import Event, Webhook, read_config
 from aiocop_collector.diff_answers import EXAMPLE_DIFF, DiffAnswer
