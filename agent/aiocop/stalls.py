@@ -1,7 +1,7 @@
 """Freezes in progress: what the watchdog tells of slices that run past `stall_after`, while they run and when they end.
 
 Who writes what. `finished` is appended by loops' threads as such a slice is accounted for; everything else is the
-watchdog's. The shipper's thread reads `open` through a copy and takes from `ended`. No lock anywhere: a deque's append
+watchdog's. The shipper's thread reads `going_on()`, a copy, and takes from `ended`. No lock anywhere: a deque's append
 and popleft and a copy of a dict's values are one step each under the GIL.
 """
 
