@@ -243,11 +243,13 @@ def _new_row(stall_id: int, reporter: Reporter, sighting: StallSighting, now_ms:
 def _merged(reporter: Reporter, known: StallRow, sighting: StallSighting, now_ms: int) -> StallRow:
     """The row after a sighting. What the agent says itself goes before what its heartbeat shows."""
     ended = sighting.state == "ended"
+    blocked_us = sighting.blocked_us if ended else max(known.blocked_us, sighting.blocked_us)
+    over_ms = known.started_at_ms + blocked_us // 1_000
     seen = replace(
         known,
         state=sighting.state,
-        last_seen_ms=min(now_ms, known.started_at_ms + sighting.blocked_us // 1_000) if ended else now_ms,
-        blocked_us=sighting.blocked_us if ended else max(known.blocked_us, sighting.blocked_us),
+        last_seen_ms=now_ms if sighting.state == "frozen" else min(now_ms, over_ms),
+        blocked_us=blocked_us,
         gil_held=known.gil_held if sighting.gil_held is None else int(sighting.gil_held),
         thread_name=clean(sighting.thread_name) or known.thread_name,
         frames=frames_json(sighting.frames) if sighting.frames else known.frames,
