@@ -87,7 +87,7 @@ def test_a_lost_definition_heals(collector):
 def test_bad_datagrams_are_counted_and_harm_nobody(collector):
     identity = make_identity()
     with DatagramPeer(collector.udp) as peer:
-        peer.send_bytes(b"\xc1")
+        peer.send_bytes(b"\x92")
         peer.send_bytes(b"")
         peer.send_bytes(encode(make_report(1)))
         peer.send(identity, make_report(1, SiteDelta(1, 1, 0, 10, 10)), make_site(1))
