@@ -8,10 +8,8 @@ else, here in `Slices.finish`, runs only for slices that exceeded the threshold 
 import logging
 import threading
 from asyncio import _get_running_loop
-from collections.abc import Callable
 from contextvars import Context
 from functools import partial
-from itertools import count
 from types import FrameType
 from typing import Any, Final
 
@@ -22,8 +20,8 @@ from aiocop.attribution import Moment, Sample, is_waiting, may_have_computed, sh
 from aiocop.callback_names import callback_code, task_name
 from aiocop.catalogue import CPU, TURN, WAIT, Operation
 from aiocop.events import BlockingCall, Events, SliceFacts
-from aiocop.heartbeat import Heartbeat, private_slot
 from aiocop.loop_thread import LoopThread
+from aiocop.loop_threads import LoopThreads
 from aiocop.stalls import FinishedSlice, StallBoard
 from aiocop.traces import LOOP, MAX_SITE_FRAMES, Site, Traces
 from aiocop_wire import Define, SlowEvent, SlowSite, encode
@@ -37,20 +35,11 @@ _UNSEEN_NS: Final = 1_000_000
 """Time of a slow slice that no wrapper measured is attributed from here on; less is noise of the clocks."""
 
 
-class _Departure:
-    """Lives in a threading.local: its thread's end drops the last reference and so tells us."""
-
-    def __init__(self, leave: Callable[[], None]) -> None:
-        self._leave = leave
-
-    def __del__(self) -> None:
-        self._leave()
-
-
-class Slices:
-    """The loop threads of the process and what their slices cost."""
+class Slices(LoopThreads):
+    """What the slices of the process's loop threads cost."""
 
     def __init__(self, *, threshold_ns: int, traces: Traces, aggregate: Aggregate, events: Events) -> None:
+        super().__init__(aggregate)
         self.threshold_ns = threshold_ns
         self.active = False
         """Read at the start of every slice; written by activate() and deactivate()."""
@@ -59,64 +48,21 @@ class Slices:
         self.trace_depth = 20
         self.stalls: StallBoard | None = None
         """Told of slices that took longer than its `stall_after`."""
-        self.heartbeat: Heartbeat | None = None
         self.faults = 0
         """Slices that could not be accounted for."""
         self.allowing_used = False
         """Whether `with allow_blocking():` was ever entered; until then nobody looks for it."""
         self.traces = traces
-        self.aggregate = aggregate
         self.events = events
-        self.threads: dict[int, LoopThread] = {}
-        """By thread ident. A thread adds itself and takes itself away; the watchdog reads a copy."""
-        self._departures = threading.local()
-        self._numbers = count(1)
-
-    # --- threads ------------------------------------------------------------------------------------------------------
-
-    def new_thread(self) -> LoopThread:
-        """The state of the calling thread, which runs its first slice."""
-        thread = LoopThread()
-        number = next(self._numbers)
-        aggregate = self.aggregate
-
-        def leave() -> None:
-            if self.threads.get(thread.ident) is thread:
-                del self.threads[thread.ident]
-            thread.clock.close()
-            if self.heartbeat is not None:
-                self.heartbeat.leave(thread.ident)
-            aggregate.retire_table(number)
-
-        aggregate.add_table(number, thread)
-        if self.heartbeat is not None:
-            thread.beat, thread.beat_text = self.heartbeat.slot(thread.ident)
-        self.threads[thread.ident] = thread
-        self._departures.departure = _Departure(leave)
-        return thread
-
-    def show_on(self, heartbeat: Heartbeat | None) -> None:
-        """Let the threads write what they run where a collector can read it; None for nowhere, as after a fork."""
-        self.heartbeat = heartbeat
-        for thread in list(self.threads.values()):
-            slot = private_slot() if heartbeat is None else heartbeat.slot(thread.ident)
-            thread.beat, thread.beat_text = slot
-
-    def this_thread(self) -> LoopThread:
-        """The state of the calling thread."""
-        return self.threads.get(get_ident()) or self.new_thread()
 
     def begin_anew(self, aggregate: Aggregate) -> None:
         """Forget all threads and count into `aggregate` from now on: after stop(), and in a forked child.
 
         Slices that are running end in the old one.
         """
-        self.aggregate = aggregate
+        self.forget_threads(aggregate)
         self.faults = 0
         self.events.begin_anew()
-        for thread in list(self.threads.values()):
-            thread.clock.close()
-        self.threads.clear()
 
     # --- slices nobody saw begin --------------------------------------------------------------------------------------
 
