@@ -18,6 +18,9 @@ ARGS ?=
 ONCE ?=
 export ONCE
 
+# Most tests wait for processes of their own: one worker per core, a file's tests in one worker. PARALLEL= runs them in one.
+PARALLEL = -n auto --dist loadfile
+
 .PHONY: help
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,7 +31,7 @@ demo: $(STAMP) ## Sample service, collector, requests, and the table of what fro
 
 .PHONY: test
 test: lint ## Every gate and every test
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest $(PARALLEL) $(ARGS)
 
 .PHONY: lint
 lint: $(STAMP) ## The gates alone: ruff, mypy, import-linter, shellcheck, hadolint, the schema of compose files

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,6 +90,13 @@ def processes_naming(text: str) -> list[int]:
 def assert_nothing_stays(folder: Path) -> None:
     assert list((folder / "tmp").iterdir()) == []
     wait_until(lambda: not processes_naming(f"{folder}/tmp"), "the demo's processes to be gone")
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A short one: the demo's own folder lies in it, and a socket's path may have no more than 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="demo-") as folder:
+        yield Path(folder)
 
 
 def test_once_prints_the_table_and_cleans_up(tmp_path: Path):
