@@ -54,6 +54,8 @@ def running_demo(folder: Path, *arguments: str) -> Iterator[Demo]:
             [sys.executable, "-u", "-m", "demo", *arguments],
             cwd=EXAMPLES,
             env={**os.environ, "TMPDIR": str(folder / "tmp")},
+            # A shell that runs the tests in the background ignores SIGINT, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
