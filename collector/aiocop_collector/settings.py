@@ -37,7 +37,7 @@ from aiocop_wire import DEFAULT_HTTP_PORT, Address, AddressError, parse_address
 
 ENVIRONMENT_PREFIX: Final = "AIOCOP_"
 _SHORTEST_RETENTION: Final = timedelta(hours=1)
-_MAX_SECRETS_BYTES: Final = 1 << 20
+_MAX_SECRETS_CHARACTERS: Final = 1 << 20
 _LONGEST_RETENTION: Final = timedelta(days=3650)
 
 
@@ -170,20 +170,17 @@ def origin_of(field: str, flags: Mapping[str, Any]) -> str:
     return f"{flag} {value}" if isinstance(value, str) else flag
 
 
-def read_private_file(path: Path) -> str:
-    """The text of a file that holds secrets. Raises SettingsError, also when others can read it (mode not 0600)."""
+def read_private_file(path: Path, what: str) -> str:
+    """The text of a file that holds secrets. Raises SettingsError, also when others can read it (mode not 0600).
+
+    `what` names the file in messages, like `token file`.
+    """
     try:
-        with path.open(encoding="ascii") as file:
+        with path.open(encoding="utf-8", errors="surrogateescape") as file:
             mode = stat.S_IMODE(path.stat().st_mode)
-            text = file.read(_MAX_SECRETS_BYTES).strip()
+            text = file.read(_MAX_SECRETS_CHARACTERS).strip()
     except OSError as error:
-        raise SettingsError(f"the token file {path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"the token file {path} must hold plain ASCII text") from error
+        raise SettingsError(f"the {what} {path} cannot be read: {error.strerror}") from error
     if mode & 0o077:
-        raise SettingsError(f"the token file {path} can be read by others (mode {mode:04o}): chmod 600 {path}")
-    if not text:
-        raise SettingsError(
-            f"the token file {path} must hold a token; make one with: aiocop-collector token NAME --file {path}"
-        )
+        raise SettingsError(f"the {what} {path} can be read by others (mode {mode:04o}): chmod 600 {path}")
     return text

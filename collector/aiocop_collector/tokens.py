@@ -57,8 +57,13 @@ def load_tokens(settings: Settings) -> tuple[Token, ...]:
     """All that are configured. Raises SettingsError."""
     tokens: list[Token] = []
     if settings.token_file is not None:
-        text = read_private_file(settings.token_file)
+        text = read_private_file(settings.token_file, "token file")
         words = text.split()
+        if not words or not text.isascii():
+            raise SettingsError(
+                f"the token file {settings.token_file} must hold a token, in plain ASCII; make one with: "
+                f"aiocop-collector token NAME --file {settings.token_file}"
+            )
         if len(words) == 1 and _LINE.fullmatch(text) is None:
             tokens.append(Token("token", "admin", digest_of(words[0])))
         else:

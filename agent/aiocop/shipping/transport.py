@@ -8,7 +8,7 @@ import logging
 from collections.abc import Collection
 from typing import Final, Protocol
 
-from aiocop._stdlib import urandom
+from aiocop._stdlib import raw_socket, urandom
 from aiocop.shipping.pending import PendingWindow
 from aiocop_wire import SlowEvent, Stall
 
@@ -24,6 +24,9 @@ PROBING: Final = "probing"
 CONNECTED: Final = "connected"
 REFUSED: Final = "refused"
 STOPPED: Final = "stopped"
+
+_STEADY_NS: Final = 10 * ONE_S_NS
+"""A connection that held for so long was a good one: the next attempt comes soon."""
 
 
 class Transport(Protocol):
@@ -107,3 +110,62 @@ class Backoff:
         whole_ns = self._next_ns
         self._next_ns = min(2 * whole_ns, self._longest_ns)
         return whole_ns // 2 + int.from_bytes(urandom(4), "big") * (whole_ns // 2) // (1 << 32)
+
+
+class ReconnectingTransport:
+    """What both transports do about a collector that cannot be reached, or is lost: try again, later each time."""
+
+    def __init__(self, address: str) -> None:
+        self._socket: raw_socket | None = None
+        self._backoff = Backoff()
+        self._deadline_ns = 0  # of the state; while waiting, of the next attempt
+        self._connected_at_ns = 0
+        self._warned_unreachable = False
+        self.state = WAITING
+        self.address = address
+        self.failures = 0
+        self.last_error = ""
+        self.reports_sent = 0
+        self.bytes_sent = 0
+        self.was_connected = False
+
+    def descriptor(self) -> int:
+        return self._socket.fileno() if self._socket is not None else -1
+
+    def hurry(self, now_ns: int) -> None:
+        if self.state == WAITING:
+            self._deadline_ns = now_ns
+
+    def break_off(self, now_ns: int, reason: str) -> None:
+        self._retry_later(now_ns, reason)
+
+    def close(self) -> None:
+        self._disconnect()
+        self.state = STOPPED
+
+    def abandon(self) -> None:
+        self._disconnect()
+        self.state = STOPPED
+
+    def _fail(self, now_ns: int, reason: str) -> None:
+        """Nobody is there, or somebody who does not keep to the protocol. Said once, then only counted."""
+        self._retry_later(now_ns, reason)
+        if not self._warned_unreachable:
+            self._warned_unreachable = True
+            logger.warning(
+                "aiocop: no collector can be reached (%s); counting goes on and is shipped when one answers", reason
+            )
+
+    def _retry_later(self, now_ns: int, reason: str) -> None:
+        if self.state == CONNECTED and now_ns - self._connected_at_ns >= _STEADY_NS:
+            self._backoff.reset()
+        self._disconnect()
+        self.state = WAITING
+        self.failures += 1
+        self.last_error = reason
+        self._deadline_ns = now_ns + self._backoff.wait_ns()
+
+    def _disconnect(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None

@@ -33,7 +33,7 @@ from aiocop.shipping.transport import (
     PROBING,
     STOPPED,
     WAITING,
-    Backoff,
+    ReconnectingTransport,
     logger,
 )
 from aiocop_wire import (
@@ -61,7 +61,6 @@ _DEFINE_FIRST: Final = 3
 _FAREWELLS: Final = 3
 _STALL_ENDS: Final = 3
 _SEND_BUFFER_BYTES: Final = 1 << 20
-_STEADY_NS: Final = 10 * ONE_S_NS
 _MAX_DEFINED: Final = 20_000
 _WOULD_BLOCK: Final = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
 
@@ -79,7 +78,7 @@ class _Outgoing:
         """How many tickets it settles: 1, but 0 for all but the last of those that replace one too large."""
 
 
-class UdpTransport:
+class UdpTransport(ReconnectingTransport):
     """See aiocop.shipping.transport.Transport. `acknowledged` reads `sent` here. With a key, all is sealed."""
 
     def __init__(
@@ -92,6 +91,7 @@ class UdpTransport:
         health: Callable[[], Health],
         key: bytes = b"",
     ) -> None:
+        super().__init__(str(address))
         self._collector = address
         self._key = key
         self._seal_bytes = SEAL_BYTES if key else 0
@@ -101,8 +101,6 @@ class UdpTransport:
         self._ledger = ledger
         self._health = health
         self._told_stalls: dict[int, int] = {}
-        self._backoff = Backoff()
-        self._socket: raw_socket | None = None
         self._limit_bytes = NETWORK_DATAGRAM_BYTES
         self._outgoing: deque[_Outgoing] = deque()
         self._queued = 0  # parts ever put into _outgoing, and of these …
@@ -110,26 +108,13 @@ class UdpTransport:
         self._sequence = 0
         self._site_uses: dict[int, tuple[int, int]] = {}  # id: (uses so far, defined last at)
         self._trace_uses: dict[int, tuple[int, int]] = {}
-        self._deadline_ns = 0
-        self._opened_at_ns = 0
         self._blocked = False
-        self._warned = False
-        self.state = WAITING
-        self.address = str(address)
-        self.failures = 0
-        self.last_error = ""
-        self.reports_sent = 0
-        self.bytes_sent = 0
-        self.was_connected = False
 
     @property
     def reports_acknowledged(self) -> int:
         return self.reports_sent
 
     # What the shipper asks
-
-    def descriptor(self) -> int:
-        return self._socket.fileno() if self._socket is not None else -1
 
     def interest(self) -> int:
         return POLLIN | POLLOUT if self._blocked else POLLIN
@@ -147,10 +132,6 @@ class UdpTransport:
 
     def settled(self, ticket: int) -> bool:
         return self._done >= ticket
-
-    def hurry(self, now_ns: int) -> None:
-        if self.state == WAITING:
-            self._deadline_ns = now_ns
 
     # Turns
 
@@ -185,7 +166,7 @@ class UdpTransport:
         host = str(where[0])
         loopback = host.startswith("127.") or host == "::1"
         self._limit_bytes = LOOPBACK_DATAGRAM_BYTES if loopback else NETWORK_DATAGRAM_BYTES
-        self._opened_at_ns = now_ns
+        self._connected_at_ns = now_ns
         self.state = PROBING
         self._deadline_ns = now_ns + _PROBE_NS
         self._emit(now_ns, self._encode(_Outgoing(Part(), time_ns() // ONE_MS_NS, 0, 0)))
@@ -249,7 +230,7 @@ class UdpTransport:
                 self._send_stall(stall)
         define = self._due_definitions(now_ns, window, events)
         parts = list(cut(window.deltas, events, define, budget_bytes=self._limit_bytes - self._seal_bytes)) or [Part()]
-        if self._resolves and now_ns - self._opened_at_ns >= _RESOLVE_AGAIN_NS:
+        if self._resolves and now_ns - self._connected_at_ns >= _RESOLVE_AGAIN_NS:
             self._disconnect()  # the name may stand for another host by now
             self.state = WAITING
             self._deadline_ns = now_ns
@@ -338,40 +319,9 @@ class UdpTransport:
 
     # Endings
 
-    def break_off(self, now_ns: int, reason: str) -> None:
-        self._retry_later(now_ns, reason)
-
-    def _fail(self, now_ns: int, reason: str) -> None:
-        """Nobody is there, or the network says so. Said once, then only counted."""
-        self._retry_later(now_ns, reason)
-        if not self._warned:
-            self._warned = True
-            logger.warning(
-                "aiocop: no collector can be reached (%s); counting goes on and is shipped when one answers", reason
-            )
-
-    def _retry_later(self, now_ns: int, reason: str) -> None:
-        if self.state == CONNECTED and now_ns - self._opened_at_ns >= _STEADY_NS:
-            self._backoff.reset()
-        self._disconnect()
-        self.state = WAITING
-        self.failures += 1
-        self.last_error = reason
-        self._deadline_ns = now_ns + self._backoff.wait_ns()
-
     def _disconnect(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        super()._disconnect()
         self._blocked = False
-
-    def close(self) -> None:
-        self._disconnect()
-        self.state = STOPPED
-
-    def abandon(self) -> None:
-        self._disconnect()
-        self.state = STOPPED
 
 
 def _due(uses: dict[int, tuple[int, int]], used: frozenset[int], now_ns: int) -> list[int]:

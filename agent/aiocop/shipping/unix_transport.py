@@ -21,6 +21,7 @@ from typing import Final
 
 from aiocop._stdlib import raw_socket
 from aiocop.shipping.fit import fit_stall
+from aiocop.shipping.incoming import Incoming
 from aiocop.shipping.ledger import Ledger
 from aiocop.shipping.pending import PendingWindow
 from aiocop.shipping.report_source import ReportSource
@@ -33,14 +34,13 @@ from aiocop.shipping.transport import (
     REFUSED,
     STOPPED,
     WAITING,
-    Backoff,
+    ReconnectingTransport,
     logger,
 )
 from aiocop_wire import (
     FEATURE_STALLS,
     Ack,
     Farewell,
-    FrameReader,
     Health,
     Hello,
     Identity,
@@ -61,19 +61,16 @@ _WELCOME_DEADLINE_NS: Final = 5 * ONE_S_NS
 _WRITE_DEADLINE_NS: Final = 10 * ONE_S_NS
 _ACK_DEADLINE_NS: Final = 60 * ONE_S_NS
 _REFUSED_WAIT_NS: Final = 300 * ONE_S_NS
-_STEADY_NS: Final = 10 * ONE_S_NS
 _MAX_UNACKNOWLEDGED_REPORTS: Final = 8
 _MAX_UNACKNOWLEDGED_BYTES: Final = 1 << 20
-_MAX_INCOMING_MESSAGE_BYTES: Final = 1 << 14
 _MAX_DEFINED: Final = 50_000
 _RECEIVE_BYTES: Final = 1 << 16
-_MAX_INCOMING_BYTES_PER_S: Final = 1 << 17
 _REFUSED_REASON: Final = "refused"
 _DESCRIPTOR: Final = struct.Struct("@i")
 _WOULD_BLOCK: Final = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
 
 
-class UnixTransport:
+class UnixTransport(ReconnectingTransport):
     """See aiocop.shipping.transport.Transport. `addresses` are tried in order at each attempt."""
 
     def __init__(
@@ -86,6 +83,7 @@ class UnixTransport:
         health: Callable[[], Health],
         heartbeat_descriptor: Callable[[], int] = lambda: -1,
     ) -> None:
+        super().__init__(str(addresses[0]))
         self._addresses = addresses
         self._identity = identity
         self._source = source
@@ -94,9 +92,7 @@ class UnixTransport:
         self._heartbeat_descriptor = heartbeat_descriptor
         self._takes_stalls = False  # this and the next: of this connection
         self._told_stalls: dict[int, int] = {}
-        self._backoff = Backoff()
-        self._socket: raw_socket | None = None
-        self._reader = FrameReader(max_bytes=_MAX_INCOMING_MESSAGE_BYTES)
+        self._incoming = Incoming()
         self._outgoing: deque[bytes] = deque()
         self._outgoing_offset = 0
         self._unacknowledged: deque[FrozenReport] = deque()
@@ -106,25 +102,10 @@ class UnixTransport:
         self._defined_traces: set[int] = set()
         self._last_sequence = 0
         self._acknowledged_sequence = 0
-        self._deadline_ns = 0  # of the state: next attempt, welcome, or progress of writing and acknowledging
-        self._connected_at_ns = 0
-        self._second_ns = 0
-        self._received_in_second = 0
-        self._warned_unreachable = False
         self._warned_refused = False
-        self.state = WAITING
-        self.address = str(addresses[0])
-        self.failures = 0
-        self.last_error = ""
-        self.reports_sent = 0
         self.reports_acknowledged = 0
-        self.bytes_sent = 0
-        self.was_connected = False
 
     # What the shipper asks
-
-    def descriptor(self) -> int:
-        return self._socket.fileno() if self._socket is not None else -1
 
     def interest(self) -> int:
         return POLLIN | POLLOUT if self._outgoing else POLLIN
@@ -146,10 +127,6 @@ class UnixTransport:
 
     def settled(self, ticket: int) -> bool:
         return self._acknowledged_sequence >= ticket
-
-    def hurry(self, now_ns: int) -> None:
-        if self.state == WAITING:
-            self._deadline_ns = now_ns
 
     # Turns
 
@@ -201,7 +178,7 @@ class UnixTransport:
         self.address = str(address)
         self.state = GREETING
         self._deadline_ns = now_ns + _WELCOME_DEADLINE_NS
-        self._reader = FrameReader(max_bytes=_MAX_INCOMING_MESSAGE_BYTES)
+        self._incoming.restart()
         self._defined_sites = set()
         self._defined_traces = set()
         self._told_stalls = {}
@@ -241,16 +218,9 @@ class UnixTransport:
         if not data:
             self._lose(now_ns, "it closed the connection")
             return
-        if now_ns - self._second_ns >= ONE_S_NS:
-            self._second_ns = now_ns
-            self._received_in_second = 0
-        self._received_in_second += len(data)
-        if self._received_in_second > _MAX_INCOMING_BYTES_PER_S:
-            self._fail(now_ns, f"it sent more than {_MAX_INCOMING_BYTES_PER_S} bytes in a second")
-            return
         try:
-            for message in self._reader.feed(data):
-                self._receive(now_ns, decode(message))
+            for message in self._incoming.feed(now_ns, data):
+                self._receive(now_ns, message)
                 if self._socket is None:
                     return
         except UnknownVersionError as error:
@@ -411,9 +381,6 @@ class UnixTransport:
 
     # Endings
 
-    def break_off(self, now_ns: int, reason: str) -> None:
-        self._retry_later(now_ns, reason)
-
     def _lose(self, now_ns: int, reason: str) -> None:
         """The connection is gone, as when a collector restarts: worth a word only when nobody answers afterwards."""
         if self.state == CONNECTED:
@@ -421,38 +388,8 @@ class UnixTransport:
         else:
             self._fail(now_ns, reason)
 
-    def _fail(self, now_ns: int, reason: str) -> None:
-        """Nobody is there, or somebody who does not keep to the protocol. Said once, then only counted."""
-        self._retry_later(now_ns, reason)
-        if not self._warned_unreachable:
-            self._warned_unreachable = True
-            logger.warning(
-                "aiocop: no collector can be reached (%s); counting goes on and is shipped when one answers", reason
-            )
-
-    def _retry_later(self, now_ns: int, reason: str) -> None:
-        if self.state == CONNECTED and now_ns - self._connected_at_ns >= _STEADY_NS:
-            self._backoff.reset()
-        self._disconnect()
-        self.state = WAITING
-        self.failures += 1
-        self.last_error = reason
-        self._deadline_ns = now_ns + self._backoff.wait_ns()
-
     def _disconnect(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        super()._disconnect()
         self._outgoing.clear()
         self._outgoing_offset = 0
         self._unwritten.clear()
-
-    def close(self) -> None:
-        self._disconnect()
-        self.state = STOPPED
-
-    def abandon(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-        self.state = STOPPED
