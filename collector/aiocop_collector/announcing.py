@@ -5,6 +5,7 @@ collectors on one store still make one. Events:
 
 new_hotspot         a hotspot first seen less than a day ago was in a slow slice for the first time
 regressed           a resolved hotspot came back in a later release (reopening.py)
+stall_in_progress   a loop has been frozen for longer than the webhook's min_stall_ms, and still is
 budget_exceeded     a service was frozen for more than its share of its processes' time; at most once an hour
 """
 
@@ -22,7 +23,8 @@ from aiocop_collector.agents import chunks
 from aiocop_collector.config_file import Budget, Event, Webhook
 from aiocop_collector.groupings import place
 from aiocop_collector.reopening import Reopened
-from aiocop_collector.schema import RESOLUTIONS, agents, hotspots, outbox, services, sites
+from aiocop_collector.schema import RESOLUTIONS, agents, hotspots, outbox, services, sites, stalls
+from aiocop_collector.stalls import StallRow
 from aiocop_collector.statements import Statements
 from aiocop_collector.windows import to_rfc3339
 
@@ -30,6 +32,7 @@ _NEW_FOR_MS: Final = 86_400_000
 _BUDGET_INTERVAL_MS: Final = 10_000
 _LEAST_OBSERVED_MS: Final = 60_000
 _HOUR_MS: Final = 3_600_000
+_MAX_SETTLED: Final = 100_000
 _MINUTE: Final = RESOLUTIONS[0]
 
 
@@ -39,7 +42,7 @@ class Announced:
 
     messages: int = 0
     settled: frozenset[int] = frozenset()
-    """Hotspots that need not be looked at again: told of, or too old to be new."""
+    """Hotspots and stalls that need not be looked at again: told of, or too old to be new."""
 
 
 @dataclass(slots=True)
@@ -55,6 +58,8 @@ class Announcer:
 
     def learn(self, announced: Announced) -> None:
         """Call after the commit, and only then."""
+        if len(self._settled) > _MAX_SETTLED:
+            self._settled.clear()  # they are looked at again, and found told of
         self._settled |= announced.settled
 
     async def announce(
@@ -63,6 +68,7 @@ class Announcer:
         statements: Statements,
         activity: Activity,
         reopened: Sequence[Reopened],
+        frozen: Sequence[StallRow],
         now_ms: int,
     ) -> Announced:
         """Write the messages of one transaction, after everything they tell of."""
@@ -79,10 +85,14 @@ class Announcer:
             one = returned[hotspot_id]
             data = {"hotspot": described[hotspot_id], "release": one.release or None}
             rows += self._rows("regressed", (hotspot_id, one.number), data, now_ms)
+        long = [stall for stall in frozen if stall.id not in self._settled and self._tells_of(stall)]
+        for stall, data in (await self._describe_stalls(connection, long)).items():
+            rows += self._rows("stall_in_progress", (stall,), data, now_ms)
         rows += await self._exceeded(connection, {cost.service_id for cost in activity.hotspots.values()}, now_ms)
         if rows:
             await connection.exec_driver_sql(statements.upsert(outbox, {}), sorted(rows))
-        return Announced(len(rows), frozenset(slow))
+        told = {stall.id for stall in long if stall.blocked_us >= self._longest_min_stall_ms * 1000}
+        return Announced(len(rows), frozenset(slow | told))
 
     def _rows(
         self, event: Event, facts: tuple[int, ...], data: Mapping[str, Any], now_ms: int
@@ -94,6 +104,7 @@ class Announcer:
             (ids.message_id(event, facts, webhook.name), webhook.name, event, now_ms, text, 0, now_ms, "")
             for webhook in self.webhooks
             if webhook.wants(event, about["service"])
+            and (event != "stall_in_progress" or data["blocked_ms"] >= webhook.min_stall_ms)
         ]
 
     async def _describe(self, connection: AsyncConnection, hotspot_ids: Collection[int]) -> dict[int, dict[str, Any]]:
@@ -131,6 +142,60 @@ class Announcer:
                 )
                 if operation not in about["operations"]:
                     about["operations"].append(operation)
+        return found
+
+    @property
+    def _longest_min_stall_ms(self) -> int:
+        return max(webhook.min_stall_ms for webhook in self.webhooks)
+
+    def _tells_of(self, stall: StallRow) -> bool:
+        return any(stall.blocked_us >= webhook.min_stall_ms * 1000 for webhook in self.webhooks)
+
+    async def _describe_stalls(
+        self, connection: AsyncConnection, frozen: Collection[StallRow]
+    ) -> dict[int, dict[str, Any]]:
+        """What a reader of a message is told of stalls, by id; where they are as far as it is known."""
+        found: dict[int, dict[str, Any]] = {}
+        source = (
+            stalls.join(services, services.c.id == stalls.c.service_id)
+            .outerjoin(agents, agents.c.id == stalls.c.agent_id)
+            .outerjoin(sites, sites.c.id == stalls.c.site_id)
+            .outerjoin(hotspots, hotspots.c.id == sites.c.hotspot_id)
+        )
+        query = select(
+            stalls.c.id,
+            stalls.c.agent_id,
+            stalls.c.started_at_ms,
+            stalls.c.blocked_us,
+            stalls.c.reported,
+            services.c.name,
+            services.c.environment,
+            agents.c.pid,
+            agents.c.host,
+            sites.c.hotspot_id,
+            sites.c.line,
+            sites.c.operation,
+            hotspots.c.path,
+            hotspots.c.function,
+        ).select_from(source)
+        for part in chunks(sorted(stall.id for stall in frozen)):
+            for row in await connection.execute(query.where(stalls.c.id.in_(part)).order_by(stalls.c.id)):
+                shown = None if row.hotspot_id is None else ids.to_hex(row.hotspot_id)
+                found[row.id] = {
+                    "id": ids.to_hex(row.id),
+                    "service": row.name,
+                    "environment": row.environment,
+                    "agent": row.agent_id,
+                    "pid": row.pid,
+                    "host": row.host,
+                    "started_at": to_rfc3339(row.started_at_ms),
+                    "blocked_ms": round(row.blocked_us / 1000, 3),
+                    "call_site": None if shown is None else place(row.path, row.line, row.function),
+                    # The site entered last, where nobody of the process could speak: its operation may be over.
+                    "operation": row.operation if row.reported else None,
+                    "hotspot_id": shown,
+                    "url": None if self.public_url is None or shown is None else f"{self.public_url}/hotspots/{shown}",
+                }
         return found
 
     async def _exceeded(

@@ -11,8 +11,9 @@
     url = "https://hooks.example/aiocop"
     format = "json"                      # json, slack or discord
     secret_file = "/etc/aiocop/webhook"  # or secret_env = "NAME"; json only: whsec_…, see standardwebhooks.com
-    events = ["new_hotspot", "regressed", "budget_exceeded"]
+    events = ["new_hotspot", "regressed", "stall_in_progress", "budget_exceeded"]
     services = ["shop"]                  # default: all
+    min_stall_ms = 5000                  # shorter freezes are not told of while they last
     max_per_minute = 30
 
     [[budgets]]
@@ -40,7 +41,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-Event = Literal["new_hotspot", "regressed", "budget_exceeded"]
+Event = Literal["new_hotspot", "regressed", "stall_in_progress", "budget_exceeded"]
 Format = Literal["json", "slack", "discord"]
 
 _MAX_BYTES: Final = 1 << 20
@@ -62,8 +63,9 @@ class Webhook(_Table):
     format: Format = "json"
     secret_file: Path | None = None
     secret_env: str | None = None
-    events: tuple[Event, ...] = ("new_hotspot", "regressed", "budget_exceeded")
+    events: tuple[Event, ...] = ("new_hotspot", "regressed", "stall_in_progress", "budget_exceeded")
     services: tuple[str, ...] = ()
+    min_stall_ms: int = Field(default=5_000, ge=1, le=86_400_000)
     max_per_minute: int = Field(default=30, ge=1, le=10_000)
 
     @model_validator(mode="after")

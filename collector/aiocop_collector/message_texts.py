@@ -30,6 +30,14 @@ def _sentence(message: Mapping[str, Any]) -> str:
             f"Budget exceeded: {_service(data)} was frozen for {data['blocked_share']:.1%} of its time in the last "
             f"{data['window_minutes']} minutes (budget {data['budget']:.1%})."
         )
+    if message["type"] == "stall_in_progress":
+        where = f"`{data['call_site']}`" if data["call_site"] else "a line nobody knows yet"
+        operation = f" ({data['operation']})" if data["operation"] else ""
+        more = data["url"] or f"Stall {data['id']}."
+        return (
+            f"Frozen now: {_service(data)}, process {data['pid']} on {data['host']}, for "
+            f"{data['blocked_ms'] / 1000:.1f} s at {where}{operation}. {more}"
+        )
     hotspot = data["hotspot"]
     what = "New hotspot" if message["type"] == "new_hotspot" else "Regressed"
     release = f" in release {data['release']}" if data.get("release") else ""

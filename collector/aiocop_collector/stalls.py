@@ -99,6 +99,10 @@ class StallBook:
             if news.running is not None:
                 self._close_all_but(news.reporter, news.running)
 
+    def frozen(self) -> list[StallRow]:
+        """Those that are known to be frozen by what was told now."""
+        return [row for stall_id in sorted(self._changed) if (row := self._rows[stall_id]).state == "frozen"]
+
     async def write(self) -> None:
         """Write the rows that changed, and delete the oldest of agents that have very many."""
         rows = [self._rows[stall_id] for stall_id in sorted(self._changed)]

@@ -112,7 +112,7 @@ class Transaction:
         announced = Announced()
         if self._announcer is not None:
             announced = await self._announcer.announce(
-                self._connection, self._statements, activity, reopened, self._now_ms
+                self._connection, self._statements, activity, reopened, self._stalls.frozen(), self._now_ms
             )
         return Outcome(
             committed={record.identity.instance: record.delivery.committed_sequence for record in records.values()},

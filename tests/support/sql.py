@@ -1,0 +1,44 @@
+"""Statements on a collector's database from a test, and databases of a test's own on a shared server."""
+
+import asyncio
+import uuid
+from typing import Any
+
+from sqlalchemy import text
+
+from aiocop_collector.database import WRITES, open_engine
+
+
+def run_sql(url: str, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
+    """Run one statement and commit it; its rows."""
+    return asyncio.run(_run(url, statement, parameters))
+
+
+async def _run(url: str, statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+    engine = open_engine(url)
+    try:
+        async with engine.connect() as connection:
+            await connection.execution_options(**{WRITES: True})
+            async with connection.begin():
+                result = await connection.execute(text(statement), parameters)
+                return [tuple(row) for row in result] if result.returns_rows else []
+    finally:
+        await engine.dispose()
+
+
+def make_database(server_url: str) -> str:
+    """The URL of a new, empty database on a PostgreSQL server."""
+    name = f"own_{uuid.uuid4().hex}"
+    asyncio.run(_create(server_url, name))
+    return server_url.rpartition("/")[0] + f"/{name}"
+
+
+async def _create(server_url: str, name: str) -> None:
+    admin = open_engine(server_url)
+    try:
+        async with admin.connect() as connection:
+            await (await connection.execution_options(isolation_level="AUTOCOMMIT")).execute(
+                text(f"CREATE DATABASE {name}")
+            )
+    finally:
+        await admin.dispose()
