@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from aiocop_collector import ids, schema
+from aiocop_collector.store import ids, schema
 
 DAY_S = 86_400
 PROCESSES_PER_SERVICE = 4

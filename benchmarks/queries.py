@@ -29,8 +29,8 @@ from sqlalchemy import text
 from tests.support.collector import CollectorProcess, StreamPeer, make_identity, make_report, make_site, run_collector
 from tests.support.postgres_server import find_binaries, run_postgres
 
-from aiocop_collector.condense import missing_spans, sum_some
-from aiocop_collector.database import WRITES, open_engine, prepare
+from aiocop_collector.store.condense import missing_spans, sum_some
+from aiocop_collector.store.database import WRITES, open_engine, prepare
 from aiocop_wire import Define, SiteDelta
 
 WINDOWS = ("1h", "24h", "7d", "30d")

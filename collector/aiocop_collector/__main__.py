@@ -22,7 +22,7 @@ def main() -> None:
         )
         raise SystemExit(2)
     # Not an import statement at the top of the file: cli.py imports all of the above, and the sentence must come first.
-    importlib.import_module("aiocop_collector.cli").app()
+    importlib.import_module("aiocop_collector.commands.cli").app()
 
 
 if __name__ == "__main__":

@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager
 from fastapi import Depends, FastAPI
 
 from aiocop_collector.api import build_router, install_problem_handlers
+from aiocop_collector.api.health import build_health_router
+from aiocop_collector.api.metrics_page import Timing, build_metrics_router
+from aiocop_collector.api.security import BearerTokens, Limits, LocalHosts, SafeHeaders
 from aiocop_collector.collector import Collector
 from aiocop_collector.errors import SettingsError
-from aiocop_collector.health import build_health_router
-from aiocop_collector.metrics_page import Timing, build_metrics_router
 from aiocop_collector.queries import Queries
-from aiocop_collector.security import BearerTokens, Limits, LocalHosts, SafeHeaders
 from aiocop_collector.settings import Settings
 from aiocop_collector.tokens import load_tokens
 from aiocop_wire import __version__

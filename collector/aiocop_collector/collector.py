@@ -6,19 +6,19 @@ from typing import Final
 
 import structlog
 
-from aiocop_collector.announcing import Announcer
 from aiocop_collector.config_file import read_config
 from aiocop_collector.counters import Counters
-from aiocop_collector.courier import Courier
-from aiocop_collector.database import open_engine, prepare, shown
 from aiocop_collector.errors import CollectorError
 from aiocop_collector.metrics import Metrics
 from aiocop_collector.receive import Heartbeats, UdpReceiver, UnixReceiver
 from aiocop_collector.settings import Settings
 from aiocop_collector.sockets import bind_udp, bind_unix, default_unix_address
-from aiocop_collector.store import Store
-from aiocop_collector.transaction import Outcome
+from aiocop_collector.store.announcing import Announcer
+from aiocop_collector.store.database import open_engine, prepare, shown
+from aiocop_collector.store.transaction import Outcome
+from aiocop_collector.store.writer import Store
 from aiocop_collector.udp_key import find_udp_key
+from aiocop_collector.webhooks.courier import Courier
 from aiocop_wire import Address, UnixAddress
 
 STOP_TIMEOUT_S: Final = 8.0

@@ -16,8 +16,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector as MetricSource
 
-from aiocop_collector.store import StoreStatus
-from aiocop_collector.transaction import Outcome
+from aiocop_collector.store.transaction import Outcome
+from aiocop_collector.store.writer import StoreStatus
 
 CALL_SITES: Final = 50
 MAX_SERVICES: Final = 1_000

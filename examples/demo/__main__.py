@@ -23,9 +23,9 @@ from urllib.parse import urlencode
 import httpx
 from rich.console import Console
 
-from aiocop_collector.client import Client
+from aiocop_collector.commands.client import Client
+from aiocop_collector.commands.hotspots import render_hotspots
 from aiocop_collector.errors import CollectorError
-from aiocop_collector.hotspots_command import render_hotspots
 from demo.children import Child, ChildError
 from demo.collector import QUESTION, settled_hotspots
 from demo.partners import PartnersHandler, PartnersServer

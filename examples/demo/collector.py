@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from demo.verdict import judge
 
 if TYPE_CHECKING:
-    from aiocop_collector.client import Client
+    from aiocop_collector.commands.client import Client
 
 QUESTION = (("service", "shop"), ("since", "1h"), ("limit", "1000"))
 

@@ -8,7 +8,7 @@ from tests.support.fill_store import fill
 from tests.support.known_activity import make_fleet
 from tests.support.postgres_server import find_binaries, run_postgres
 
-from aiocop_collector.database import open_engine
+from aiocop_collector.store.database import open_engine
 
 
 @pytest.fixture(scope="session")

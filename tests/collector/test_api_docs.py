@@ -7,11 +7,11 @@ from typing import get_args
 
 import pytest
 
-from aiocop_collector.answer_examples import EXAMPLE_DETAIL
-from aiocop_collector.answers import HotspotDetail
+from aiocop_collector.answers.diff import EXAMPLE_DIFF, DiffAnswer
+from aiocop_collector.answers.examples import EXAMPLE_DETAIL
+from aiocop_collector.answers.models import HotspotDetail
 from aiocop_collector.app import create_app
 from aiocop_collector.config_file import Event, Webhook, read_config
-from aiocop_collector.diff_answers import EXAMPLE_DIFF, DiffAnswer
 from aiocop_collector.settings import Settings
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text()

@@ -17,13 +17,13 @@ from tests.support.http_server import serve_http
 from tests.support.known_activity import NOW_S, PLACES, Calls, Fleet, Process
 from typer.testing import CliRunner
 
-from aiocop_collector.answers import HotspotsAnswer
+from aiocop_collector.answers.models import HotspotsAnswer
 from aiocop_collector.api import build_router, install_problem_handlers
-from aiocop_collector.database import open_engine
-from aiocop_collector.hotspots_command import hotspots, render_hotspots
-from aiocop_collector.hotspots_table import human_duration, share_bar
+from aiocop_collector.api.security import BearerTokens
+from aiocop_collector.commands.hotspots import hotspots, render_hotspots
+from aiocop_collector.commands.hotspots_table import human_duration, share_bar
 from aiocop_collector.queries import Queries
-from aiocop_collector.security import BearerTokens
+from aiocop_collector.store.database import open_engine
 from aiocop_collector.tokens import Token, digest_of
 
 MINUTE_S = NOW_S // 60 * 60

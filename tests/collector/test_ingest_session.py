@@ -9,10 +9,10 @@ import pytest
 from tests.support.collector import make_identity, make_site
 
 from aiocop_collector.counters import Counters
-from aiocop_collector.database import open_engine, prepare
 from aiocop_collector.receive import session as session_module
 from aiocop_collector.receive.session import Session
-from aiocop_collector.store import Store
+from aiocop_collector.store.database import open_engine, prepare
+from aiocop_collector.store.writer import Store
 from aiocop_wire import Define, FrameReader, Hello, Welcome, decode, encode, frame
 
 
@@ -78,7 +78,7 @@ async def test_a_peer_that_says_nothing_is_let_go(store, counters, monkeypatch):
 
 
 async def test_a_full_store_stops_the_reading_and_loses_nothing(store, counters, monkeypatch):
-    monkeypatch.setattr("aiocop_collector.store.PENDING_BYTES", 20_000)
+    monkeypatch.setattr("aiocop_collector.store.writer.PENDING_BYTES", 20_000)
     async with run_session(store, counters) as (_, peer, _task):
         await greet(peer, make_identity())
         definition = frame(encode(Define(tuple(make_site(number) for number in range(100)))))

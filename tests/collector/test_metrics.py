@@ -4,10 +4,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.collector import DatagramPeer, StreamPeer, make_identity, make_report, make_site, run_collector
 from tests.support.waiting import wait_until
 
-from aiocop_collector.activity import Activity, Cost
 from aiocop_collector.metrics import MAX_SERVICES, OTHER, Metrics, Scrape
-from aiocop_collector.store import StoreStatus
-from aiocop_collector.transaction import Outcome
+from aiocop_collector.store.activity import Activity, Cost
+from aiocop_collector.store.transaction import Outcome
+from aiocop_collector.store.writer import StoreStatus
 from aiocop_wire import Define, SiteDelta
 
 

@@ -7,8 +7,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import text
 
-from aiocop_collector import schema
-from aiocop_collector.database import open_engine, prepare
+from aiocop_collector.store import schema
+from aiocop_collector.store.database import open_engine, prepare
 
 
 def differences(connection) -> list:

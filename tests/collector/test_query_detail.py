@@ -9,7 +9,7 @@ from tests.support.expected_hotspots import Asked, expected_rows
 from tests.support.fill_store import fill
 from tests.support.known_activity import NOW_S, PLACES, Calls, Fleet, Process, hex_id, id_of, rfc3339
 
-from aiocop_collector.schema import slow_events
+from aiocop_collector.store.schema import slow_events
 
 MONTH = (1_767_225_600, 1_769_904_000)
 ALL_STATUSES = ("open", "regressed", "resolved", "ignored")

@@ -2,8 +2,9 @@
 
 import pytest
 
-from aiocop_collector.question_errors import BadParameterError
-from aiocop_collector.windows import parse_window, to_rfc3339
+from aiocop_collector.notation import to_rfc3339
+from aiocop_collector.queries.errors import BadParameterError
+from aiocop_collector.queries.windows import parse_window
 
 NOW_S = 1_769_862_896.25  # 2026-01-31T12:34:56.25Z
 

@@ -22,8 +22,8 @@ from tests.support.collector import (
     run_collector,
 )
 
+from aiocop_collector.api.security import MAX_BODY_BYTES, Limits
 from aiocop_collector.errors import SettingsError
-from aiocop_collector.security import MAX_BODY_BYTES, Limits
 from aiocop_collector.settings import Settings
 from aiocop_collector.tokens import load_tokens, new_token
 from aiocop_wire import Define, SiteDelta

@@ -12,15 +12,15 @@ from tests.support.collector import make_identity, make_report, make_site
 from tests.support.fill_store import insert_activity
 from tests.support.known_activity import NOW_S
 
-from aiocop_collector import schema
 from aiocop_collector.arrivals import Arrival
-from aiocop_collector.condense import GRACE_S, missing_spans, sum_some
 from aiocop_collector.counters import Counters
-from aiocop_collector.database import WRITES, open_engine, prepare
-from aiocop_collector.retention import expired
-from aiocop_collector.schema import RESOLUTIONS
-from aiocop_collector.spans import SPANS, cover
-from aiocop_collector.store import Store
+from aiocop_collector.store import schema
+from aiocop_collector.store.condense import GRACE_S, missing_spans, sum_some
+from aiocop_collector.store.database import WRITES, open_engine, prepare
+from aiocop_collector.store.retention import expired
+from aiocop_collector.store.schema import RESOLUTIONS
+from aiocop_collector.store.spans import SPANS, cover
+from aiocop_collector.store.writer import Store
 from aiocop_wire import SiteDelta
 
 MONTH = timedelta(days=30)

@@ -9,13 +9,13 @@ from sqlalchemy import func, select, text
 from tests.support.collector import make_identity, make_report, make_site, now_ms
 from tests.support.waiting import wait_until
 
-from aiocop_collector import ids, schema
 from aiocop_collector.arrivals import Arrival, Sender
 from aiocop_collector.counters import Counters
-from aiocop_collector.database import open_engine, prepare
-from aiocop_collector.fold import SiteIds
-from aiocop_collector.retention import expired
-from aiocop_collector.store import Store
+from aiocop_collector.store import ids, schema
+from aiocop_collector.store.database import open_engine, prepare
+from aiocop_collector.store.fold import SiteIds
+from aiocop_collector.store.retention import expired
+from aiocop_collector.store.writer import Store
 from aiocop_wire import SiteDelta, SlowEvent, SlowSite, TraceDefinition
 
 MONTH = timedelta(days=30)
@@ -206,7 +206,7 @@ async def test_hostile_totals_neither_overflow_nor_stop_the_writer(engine):
 
 
 async def test_values_the_database_refuses_are_refused_and_the_rest_goes_on(engine, monkeypatch):
-    monkeypatch.setattr("aiocop_collector.fold._MAX_TOTAL", 1 << 70)  # as if the bound were missing
+    monkeypatch.setattr("aiocop_collector.store.fold._MAX_TOTAL", 1 << 70)  # as if the bound were missing
     hostile, good = Agent(), Agent()
     largest = SiteDelta(1, 1, 1, (1 << 53) - 1, 1)
     store = await commit(
@@ -262,7 +262,7 @@ def test_agents_outlive_a_short_retention():
 
 
 async def test_a_store_that_cannot_commit_says_so_when_it_stops(tmp_path, monkeypatch):
-    monkeypatch.setattr("aiocop_collector.database._BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("aiocop_collector.store.database._BUSY_TIMEOUT_S", 0.05)
     engine = open_engine(f"sqlite:///{tmp_path}/c.sqlite3")
     await prepare(engine)
     blocker = sqlite3.connect(tmp_path / "c.sqlite3", isolation_level=None)
@@ -282,7 +282,7 @@ async def test_a_store_that_cannot_commit_says_so_when_it_stops(tmp_path, monkey
 
 
 async def test_a_defect_that_one_agent_brings_out_stops_only_its_own_reports(engine, monkeypatch):
-    monkeypatch.setattr("aiocop_collector.store._FIRST_RETRY_S", 0.001)
+    monkeypatch.setattr("aiocop_collector.store.writer._FIRST_RETRY_S", 0.001)
     victim, good = Agent(service="victim"), Agent()
 
     class Defective(SiteIds):
@@ -292,7 +292,7 @@ async def test_a_defect_that_one_agent_brings_out_stops_only_its_own_reports(eng
             broken = ids.service_id("victim", "test")
             self.of = lambda service, site: {}[site] if service == broken else of(service, site)
 
-    monkeypatch.setattr("aiocop_collector.transaction.SiteIds", Defective)
+    monkeypatch.setattr("aiocop_collector.store.transaction.SiteIds", Defective)
     await commit(
         engine,
         lambda store: victim.offer(store, make_report(1, SiteDelta(1, 1, 0, 9, 9)), make_site(1)),

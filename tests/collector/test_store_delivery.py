@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiocop_collector.delivery import MAX_RANGES, Delivery, Ranges
+from aiocop_collector.store.delivery import MAX_RANGES, Delivery, Ranges
 
 
 @given(st.lists(st.integers(1, 200)))

@@ -10,12 +10,12 @@ from sqlalchemy import select, text
 from tests.support.api_client import make_app
 from tests.support.collector import make_identity, make_report, make_site, now_ms
 
-from aiocop_collector import schema
 from aiocop_collector.arrivals import Arrival
 from aiocop_collector.counters import Counters
-from aiocop_collector.database import open_engine, prepare
-from aiocop_collector.ids import to_hex
-from aiocop_collector.store import Store
+from aiocop_collector.store import schema
+from aiocop_collector.store.database import open_engine, prepare
+from aiocop_collector.store.ids import to_hex
+from aiocop_collector.store.writer import Store
 from aiocop_wire import SiteDelta
 
 HOUR_MS = 3_600_000

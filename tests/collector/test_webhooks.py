@@ -12,7 +12,7 @@ from tests.support.webhook_receiver import run_webhook_receiver
 
 from aiocop_collector.config_file import read_config
 from aiocop_collector.errors import SettingsError
-from aiocop_collector.message_texts import body_of
+from aiocop_collector.webhooks.message_texts import body_of
 from aiocop_wire import Define, SiteDelta, Stall
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -55,7 +55,9 @@ def test_events_are_told_once_and_signed(tmp_path, receiver, store_url):
         report(collector, first, SLOW, SiteDelta(2, 9, 0, 500, 90), sites=(1, 2))
         report(collector, first, SLOW, sequence=2)
         wait_until(lambda: receiver.received, "the new hotspot")
-        (row,) = [row for row in collector.get("/hotspots")["hotspots"] if "function_1" in row["call_site"]]
+        rows = collector.get("/hotspots")["hotspots"]
+        assert sorted(row["call_site"] for row in rows) == [f"shop/orders.py:{n}:function_{n}" for n in (1, 2)], rows
+        row = next(row for row in rows if row["call_site"].endswith(":function_1"))
         assert collector.http.patch(f"/hotspots/{row['id']}", json={"status": "resolved"}).status_code == 200
         report(collector, first, SLOW, sequence=3)
         report(collector, later, SLOW)

@@ -8,8 +8,8 @@ from fastapi import FastAPI
 from tests.support.known_activity import NOW_S
 
 from aiocop_collector.api import build_router, install_problem_handlers
-from aiocop_collector.database import open_engine
 from aiocop_collector.queries import Queries
+from aiocop_collector.store.database import open_engine
 
 
 def make_app(engine, clock_s=lambda: NOW_S) -> FastAPI:

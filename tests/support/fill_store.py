@@ -6,7 +6,7 @@ from collections import defaultdict
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from tests.support.known_activity import DAY_S, Calls, Fleet, Place, Process, id_of
 
-from aiocop_collector import schema
+from aiocop_collector.store import schema
 from aiocop_wire import bin_of
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from aiocop_collector.database import WRITES, open_engine
+from aiocop_collector.store.database import WRITES, open_engine
 
 
 def run_sql(url: str, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:

@@ -4,10 +4,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from aiocop_collector.answers import Reason, Status
+from aiocop_collector.answers.models import GroupBy, Reason, Status
 from aiocop_collector.arrivals import StallState
-from aiocop_collector.filters import Filters
-from aiocop_collector.groupings import GroupBy, Order, Sort
 from aiocop_collector.queries import (
     AgentsQuestion,
     Decision,
@@ -16,6 +14,8 @@ from aiocop_collector.queries import (
     HotspotsQuestion,
     StallsQuestion,
 )
+from aiocop_collector.queries.filters import Filters
+from aiocop_collector.queries.groupings import Order, Sort
 
 _MAX_REPEATS: Final = 100
 _MAX_TEXT: Final = 1_024

@@ -15,8 +15,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
-from aiocop_collector.database import reason_of
-from aiocop_collector.question_errors import BadParameterError, QuestionError, UnknownHotspotError
+from aiocop_collector.queries.errors import BadParameterError, QuestionError, UnknownHotspotError
+from aiocop_collector.store.database import reason_of
 
 _DATABASE_TROUBLE: Final = (DBAPIError, PoolTimeoutError, sqlite3.Error, OSError)
 """OSError is what drivers raise where a server cannot be reached."""

@@ -5,7 +5,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Depends, Path, Query, Request, Response
 
-from aiocop_collector.answers import (
+from aiocop_collector.answers.diff import DiffAnswer
+from aiocop_collector.answers.models import (
     AgentsAnswer,
     HotspotDetail,
     HotspotsAnswer,
@@ -25,7 +26,6 @@ from aiocop_collector.api.parameters import (
     WindowParameters,
 )
 from aiocop_collector.api.problems import problem_responses
-from aiocop_collector.diff_answers import DiffAnswer
 from aiocop_collector.queries import Queries
 
 HotspotId = Annotated[str, Path(description="As in GET /hotspots.", examples=["9f2c61b0a4d7e835"])]

@@ -8,20 +8,21 @@ from typing import Any, TypeVar
 from sqlalchemy import Row, func, null, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aiocop_collector.answers import EntryPointTotals, HotspotDetail, LineTotals, ReleaseTotals, SiteAnswer
-from aiocop_collector.filters import IGNORED, STATUSES, Filters
-from aiocop_collector.groupings import GROUPINGS
-from aiocop_collector.ids import to_hex
+from aiocop_collector.answers.models import EntryPointTotals, HotspotDetail, LineTotals, ReleaseTotals, SiteAnswer
+from aiocop_collector.notation import to_rfc3339
 from aiocop_collector.queries import evidence
+from aiocop_collector.queries.errors import UnknownHotspotError
+from aiocop_collector.queries.filters import IGNORED, STATUSES, Filters
+from aiocop_collector.queries.groupings import GROUPINGS
 from aiocop_collector.queries.histograms import Bins, bins_by_site, percentiles
 from aiocop_collector.queries.hotspots import window_answer
 from aiocop_collector.queries.ranking import rank
 from aiocop_collector.queries.rows import SITE_COLUMNS, Headline, RowBuilder, SiteTotals, milliseconds, release_names
 from aiocop_collector.queries.scope import COUNTERS, Scope, exact_sum, open_scope
 from aiocop_collector.queries.triage import find_hotspot, verdict_of
-from aiocop_collector.question_errors import UnknownHotspotError
-from aiocop_collector.schema import hotspots, releases, services, sites
-from aiocop_collector.windows import Window, parse_window, to_rfc3339
+from aiocop_collector.queries.windows import Window, parse_window
+from aiocop_collector.store.ids import to_hex
+from aiocop_collector.store.schema import hotspots, releases, services, sites
 
 T = TypeVar("T")
 

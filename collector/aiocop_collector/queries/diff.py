@@ -11,8 +11,7 @@ from typing import Any, Final, Literal
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aiocop_collector.answers import Status
-from aiocop_collector.diff_answers import (
+from aiocop_collector.answers.diff import (
     DiffAnswer,
     DiffCounts,
     DiffHotspot,
@@ -22,15 +21,17 @@ from aiocop_collector.diff_answers import (
     Rates,
     Verdict,
 )
-from aiocop_collector.filters import Filters
-from aiocop_collector.groupings import GROUPINGS, place
-from aiocop_collector.ids import to_hex
+from aiocop_collector.answers.models import Status
+from aiocop_collector.notation import place
+from aiocop_collector.queries.errors import BadParameterError
+from aiocop_collector.queries.filters import Filters
+from aiocop_collector.queries.groupings import GROUPINGS
 from aiocop_collector.queries.hotspots import window_answer
 from aiocop_collector.queries.rows import milliseconds
 from aiocop_collector.queries.scope import open_scope
-from aiocop_collector.question_errors import BadParameterError
-from aiocop_collector.schema import agents, hotspots, releases, services, sites
-from aiocop_collector.windows import Window, is_interval, parse_interval, parse_window
+from aiocop_collector.queries.windows import Window, is_interval, parse_interval, parse_window
+from aiocop_collector.store.ids import to_hex
+from aiocop_collector.store.schema import agents, hotspots, releases, services, sites
 
 Per = Literal["hour", "slice"]
 Change = Literal["new", "gone", "worse", "better", "same"]

@@ -6,11 +6,19 @@ from typing import Any, Final
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aiocop_collector.answers import FrameAnswer, FrameKind, HotspotAgent, SlowEventAnswer, SlowSiteAnswer, TraceAnswer
-from aiocop_collector.ids import to_hex
+from aiocop_collector.answers.models import (
+    FrameAnswer,
+    FrameKind,
+    HotspotAgent,
+    SlowEventAnswer,
+    SlowSiteAnswer,
+    TraceAnswer,
+)
+from aiocop_collector.notation import to_rfc3339
 from aiocop_collector.queries.rows import milliseconds
-from aiocop_collector.schema import agents, presence, releases, sites, slow_events, traces
-from aiocop_collector.windows import Window, to_rfc3339
+from aiocop_collector.queries.windows import Window
+from aiocop_collector.store.ids import to_hex
+from aiocop_collector.store.schema import agents, presence, releases, sites, slow_events, traces
 
 _MAX_TRACES: Final = 100
 _MAX_AGENTS: Final = 1_000

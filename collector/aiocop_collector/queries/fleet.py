@@ -8,8 +8,7 @@ from typing import Any
 from sqlalchemy import Row, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aiocop_collector.agents import chunks
-from aiocop_collector.answers import (
+from aiocop_collector.answers.models import (
     AgentAnswer,
     AgentsAnswer,
     OperationAnswer,
@@ -18,14 +17,16 @@ from aiocop_collector.answers import (
     ServicesAnswer,
     StallInProgress,
 )
-from aiocop_collector.filters import Filters
-from aiocop_collector.groupings import GROUPINGS
-from aiocop_collector.ids import to_hex
+from aiocop_collector.notation import to_rfc3339
+from aiocop_collector.queries.filters import Filters
+from aiocop_collector.queries.groupings import GROUPINGS
 from aiocop_collector.queries.hotspots import window_answer
 from aiocop_collector.queries.rows import milliseconds
 from aiocop_collector.queries.scope import Scope, exact_sum, open_scope
-from aiocop_collector.schema import agents, hotspots, releases, services, sites, stalls
-from aiocop_collector.windows import Window, parse_instant, parse_window, to_rfc3339
+from aiocop_collector.queries.windows import Window, parse_instant, parse_window
+from aiocop_collector.store.agents import chunks
+from aiocop_collector.store.ids import to_hex
+from aiocop_collector.store.schema import agents, hotspots, releases, services, sites, stalls
 
 
 @dataclass(frozen=True, slots=True)

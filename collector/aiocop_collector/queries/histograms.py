@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aiocop_collector.groupings import Key
+from aiocop_collector.queries.groupings import Key
 from aiocop_collector.queries.scope import Scope, Sites
-from aiocop_collector.schema import BIN_COLUMNS, hotspots, releases, services, sites
+from aiocop_collector.store.schema import BIN_COLUMNS, hotspots, releases, services, sites
 from aiocop_wire import percentile_ms
 
 Bins = tuple[int, ...]

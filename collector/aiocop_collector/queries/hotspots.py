@@ -4,15 +4,16 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aiocop_collector import cursors
-from aiocop_collector.answers import HotspotsAnswer, WindowAnswer
-from aiocop_collector.cursors import Cursor
-from aiocop_collector.filters import Filters
-from aiocop_collector.groupings import GROUPINGS, GroupBy, Order, Sort
+from aiocop_collector.answers.models import GroupBy, HotspotsAnswer, WindowAnswer
+from aiocop_collector.notation import to_rfc3339
+from aiocop_collector.queries import cursors
+from aiocop_collector.queries.cursors import Cursor
+from aiocop_collector.queries.filters import Filters
+from aiocop_collector.queries.groupings import GROUPINGS, Order, Sort
 from aiocop_collector.queries.ranking import Page, rank
 from aiocop_collector.queries.rows import rows_of
 from aiocop_collector.queries.scope import open_scope
-from aiocop_collector.windows import Window, parse_window, to_rfc3339
+from aiocop_collector.queries.windows import Window, parse_window
 
 
 @dataclass(frozen=True, slots=True)

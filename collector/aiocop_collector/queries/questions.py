@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from aiocop_collector.answers import (
+from aiocop_collector.answers.diff import DiffAnswer
+from aiocop_collector.answers.models import (
     AgentsAnswer,
     HotspotDetail,
     HotspotsAnswer,
@@ -14,8 +15,6 @@ from aiocop_collector.answers import (
     StallsAnswer,
     Timeline,
 )
-from aiocop_collector.database import WRITES
-from aiocop_collector.diff_answers import DiffAnswer
 from aiocop_collector.queries.detail import ask_hotspot
 from aiocop_collector.queries.diff import DiffQuestion, ask_diff
 from aiocop_collector.queries.fleet import AgentsQuestion, FleetQuestion, ask_agents, ask_operations, ask_services
@@ -24,6 +23,7 @@ from aiocop_collector.queries.snapshot import snapshot
 from aiocop_collector.queries.stalls import StallsQuestion, ask_stalls
 from aiocop_collector.queries.timeline import ask_timeline
 from aiocop_collector.queries.triage import Decision, decide
+from aiocop_collector.store.database import WRITES
 
 
 class Queries:

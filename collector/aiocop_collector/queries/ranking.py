@@ -8,8 +8,8 @@ from sqlalchemy import BigInteger, ColumnElement, and_, cast, func, or_, select,
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.selectable import Subquery
 
-from aiocop_collector.cursors import Cursor
-from aiocop_collector.groupings import Key, Order, Sort
+from aiocop_collector.queries.cursors import Cursor
+from aiocop_collector.queries.groupings import Key, Order, Sort
 from aiocop_collector.queries.histograms import Bins, bins_by_group, percentiles
 from aiocop_collector.queries.scope import Scope, exact_sum
 

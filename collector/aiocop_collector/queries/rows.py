@@ -8,14 +8,14 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import null, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aiocop_collector.answers import Hotspot, HotspotGroup, OperationTotals, SeverityLevel
-from aiocop_collector.groupings import Grouping, Key, place
-from aiocop_collector.ids import to_hex
+from aiocop_collector.answers.models import Hotspot, HotspotGroup, OperationTotals, SeverityLevel
+from aiocop_collector.notation import place, to_rfc3339
+from aiocop_collector.queries.groupings import Grouping, Key
 from aiocop_collector.queries.histograms import Bins, bins_by_group, percentiles
 from aiocop_collector.queries.ranking import Page
 from aiocop_collector.queries.scope import Scope, Sites
-from aiocop_collector.schema import hotspots, releases, services, sites
-from aiocop_collector.windows import to_rfc3339
+from aiocop_collector.store.ids import to_hex
+from aiocop_collector.store.schema import hotspots, releases, services, sites
 
 T = TypeVar("T")
 

@@ -14,11 +14,11 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.selectable import FromClause, Subquery
 
-from aiocop_collector.filters import Filters, release_named
-from aiocop_collector.groupings import Grouping, Key
-from aiocop_collector.schema import agents, hotspots, presence, releases, services, sites
-from aiocop_collector.spans import Facts, Part, cover, load_summed
-from aiocop_collector.windows import Window
+from aiocop_collector.queries.filters import Filters, release_named
+from aiocop_collector.queries.groupings import Grouping, Key
+from aiocop_collector.queries.windows import Window
+from aiocop_collector.store.schema import agents, hotspots, presence, releases, services, sites
+from aiocop_collector.store.spans import Facts, Part, cover, load_summed
 
 FEW_SITES: Final = 2_000
 """Up to here sites are looked up one by one in every bucket; above it, reading all sites of a bucket is cheaper."""

@@ -6,13 +6,14 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, case, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aiocop_collector.answers import InstantsAnswer, StallAnswer, StallsAnswer
-from aiocop_collector.ids import to_hex
+from aiocop_collector.answers.models import InstantsAnswer, StallAnswer, StallsAnswer
+from aiocop_collector.notation import to_rfc3339
+from aiocop_collector.queries.errors import BadParameterError
 from aiocop_collector.queries.evidence import frames_from_json
 from aiocop_collector.queries.rows import milliseconds
-from aiocop_collector.question_errors import BadParameterError
-from aiocop_collector.schema import agents, hotspots, releases, services, sites, stalls
-from aiocop_collector.windows import parse_instant, to_rfc3339
+from aiocop_collector.queries.windows import parse_instant
+from aiocop_collector.store.ids import to_hex
+from aiocop_collector.store.schema import agents, hotspots, releases, services, sites, stalls
 
 _DAY_MS = 86_400_000
 _FROZEN = "frozen"

@@ -3,14 +3,15 @@
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aiocop_collector.answers import Timeline, TimelineBucket
-from aiocop_collector.ids import to_hex
+from aiocop_collector.answers.models import Timeline, TimelineBucket
+from aiocop_collector.notation import to_rfc3339
 from aiocop_collector.queries.detail import scope_of
 from aiocop_collector.queries.hotspots import window_answer
 from aiocop_collector.queries.rows import milliseconds
 from aiocop_collector.queries.scope import exact_sum
 from aiocop_collector.queries.triage import find_hotspot
-from aiocop_collector.windows import parse_window, to_rfc3339
+from aiocop_collector.queries.windows import parse_window
+from aiocop_collector.store.ids import to_hex
 
 
 async def ask_timeline(

@@ -7,12 +7,13 @@ from typing import Any, Final
 from sqlalchemy import Row, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aiocop_collector import ids
-from aiocop_collector.answers import HistoryEntry
-from aiocop_collector.decisions import Decided, load_decided, remember, store_decided
-from aiocop_collector.question_errors import BadParameterError, UnknownHotspotError
-from aiocop_collector.schema import RESOLUTIONS, history, hotspots, releases, sites
-from aiocop_collector.windows import parse_deadline, to_rfc3339
+from aiocop_collector.answers.models import HistoryEntry
+from aiocop_collector.notation import to_rfc3339
+from aiocop_collector.queries.errors import BadParameterError, UnknownHotspotError
+from aiocop_collector.queries.windows import parse_deadline
+from aiocop_collector.store import ids
+from aiocop_collector.store.decisions import Decided, load_decided, remember, store_decided
+from aiocop_collector.store.schema import RESOLUTIONS, history, hotspots, releases, sites
 
 _MAX_HISTORY: Final = 100
 _MAX_NAMES: Final = 5

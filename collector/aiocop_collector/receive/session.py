@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from aiocop_collector.arrivals import Arrival, Sender, StallSighting
 from aiocop_collector.counters import Counters
 from aiocop_collector.receive.heartbeats import Lifeline
-from aiocop_collector.store import Store
+from aiocop_collector.store.writer import Store
 from aiocop_wire import (
     FEATURE_STALLS,
     Ack,

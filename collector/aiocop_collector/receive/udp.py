@@ -17,7 +17,7 @@ from typing import Final
 
 from aiocop_collector.arrivals import Arrival, StallSighting
 from aiocop_collector.counters import Counters
-from aiocop_collector.store import Store
+from aiocop_collector.store.writer import Store
 from aiocop_wire import Datagram, UdpAddress, WireError, decode, is_sealed, unseal
 from aiocop_wire.limits import MAX_DATAGRAM_BYTES
 

@@ -13,7 +13,7 @@ from aiocop_collector.receive.greeting import first_read, open_stream
 from aiocop_collector.receive.heartbeats import Heartbeats, Lifeline
 from aiocop_collector.receive.session import HELLO_TIMEOUT_S, Session
 from aiocop_collector.sockets import remove_unix
-from aiocop_collector.store import Store
+from aiocop_collector.store.writer import Store
 from aiocop_wire import UnixAddress
 
 _ACCEPTED_PER_TURN: Final = 128

@@ -1,0 +1,1 @@
+"""What the collector answers, as models: what the API's JSON and its documentation show."""

@@ -1,0 +1,105 @@
+"""`GET /metrics` for Prometheus, and the time each answer takes."""
+
+import time
+from collections.abc import Callable, Collection
+from typing import Final
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from sqlalchemy import case, func, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from aiocop_collector.collector import Collector
+from aiocop_collector.metrics import MAX_SERVICES, FleetCounts, Scrape
+from aiocop_collector.store.agents import chunks
+from aiocop_collector.store.ids import to_hex
+from aiocop_collector.store.schema import agents, hotspots, services
+
+_ALIVE_MS: Final = 300_000
+
+Labels = tuple[str, str, str, str]
+
+
+def build_metrics_router(collector: Collector) -> APIRouter:
+    """One endpoint, which answers without the database too."""
+    router = APIRouter(tags=["health"])
+    names: dict[int, Labels] = {}  # of the costliest; a hotspot keeps its name for life
+
+    @router.get(
+        "/metrics",
+        summary="Metrics for Prometheus",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"example": "aiocop_collector_pending_reports 0.0\n"}}}},
+    )
+    async def get_metrics() -> Response:
+        """The text format; names and meanings are in docs/api.md."""
+        metrics = collector.metrics
+        costliest = metrics.costliest()
+        fleet = None
+        try:
+            names.update(await _names(collector.engine, set(costliest) - names.keys()))
+            fleet = await _fleet(collector.engine)
+        except (SQLAlchemyError, OSError):
+            pass  # shown as aiocop_collector_database_up 0, and by /readyz in words
+        for forgotten in names.keys() - set(costliest):
+            del names[forgotten]
+        shown = {hotspot_id: names[hotspot_id] for hotspot_id in costliest if hotspot_id in names}
+        scrape = Scrape(collector.counters.totals(), collector.store.status(), fleet, shown)
+        return Response(
+            metrics.page(scrape), headers={"Content-Type": CONTENT_TYPE_LATEST, "Cache-Control": "no-store"}
+        )
+
+    return router
+
+
+async def _names(engine: AsyncEngine, hotspot_ids: Collection[int]) -> dict[int, Labels]:
+    found: dict[int, Labels] = {}
+    if not hotspot_ids:
+        return found
+    source = hotspots.join(services, services.c.id == hotspots.c.service_id)
+    columns = (hotspots.c.id, services.c.name, services.c.environment, hotspots.c.path, hotspots.c.function)
+    async with engine.connect() as connection:
+        for part in chunks(sorted(hotspot_ids)):
+            query = select(*columns).select_from(source).where(hotspots.c.id.in_(part))
+            for hotspot_id, service, environment, path, function in await connection.execute(query):
+                # Without a line: it moves with every edit, and a label that changes is another series.
+                call_site = f"{path}:{function}" if function else path
+                found[hotspot_id] = (service, environment, call_site, to_hex(hotspot_id))
+    return found
+
+
+async def _fleet(engine: AsyncEngine) -> list[FleetCounts]:
+    alive = func.sum(case((agents.c.last_seen_ms >= int(time.time() * 1000) - _ALIVE_MS, 1), else_=0))
+    query = (
+        select(services.c.name, services.c.environment, alive, func.sum(agents.c.reports_lost))
+        .select_from(agents.join(services, services.c.id == agents.c.service_id))
+        .group_by(services.c.id, services.c.name, services.c.environment)
+        .order_by(alive.desc(), services.c.id)
+        .limit(MAX_SERVICES)
+    )
+    async with engine.connect() as connection:
+        return [
+            FleetCounts(name, env, int(count), int(lost)) for name, env, count, lost in await connection.execute(query)
+        ]
+
+
+class Timing:
+    """ASGI middleware that tells how long each answer took, by the endpoint's path as OpenAPI writes it."""
+
+    def __init__(self, app: ASGIApp, observe: Callable[[str, float], None]) -> None:
+        self._app = app
+        self._observe = observe
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started_s = time.perf_counter()
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            # Paths that no endpoint has are one label: whoever asks must not choose how many there are.
+            endpoint = getattr(scope.get("route"), "path_format", "<none>")
+            self._observe(endpoint, time.perf_counter() - started_s)

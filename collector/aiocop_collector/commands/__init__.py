@@ -1,0 +1,1 @@
+"""The command line `aiocop-collector`: cli.py declares the commands, one file each does the work."""

@@ -1,0 +1,186 @@
+"""The command line: flags to settings, errors to one sentence and an exit code.
+
+Exit codes: 0 success, 1 the environment refused (a port in use, a database that cannot be opened), 2 usage, 3 no
+collector answers.
+"""
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import structlog
+import typer
+
+from aiocop_collector.commands.health import wait_until_ready
+from aiocop_collector.commands.hotspots import hotspots
+from aiocop_collector.commands.serve import serve
+from aiocop_collector.commands.token import token
+from aiocop_collector.errors import CollectorError
+from aiocop_collector.settings import load_settings
+from aiocop_wire import DEFAULT_HTTP_PORT, __version__
+
+app: Final = typer.Typer(
+    name="aiocop-collector",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 typer passes a flag's value by position
+    if wanted:
+        typer.echo(f"aiocop-collector {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[  # noqa: FBT002 typer makes a flag of it
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Collects what freezes asyncio event loops, from every process, and answers which lines to fix.
+
+    Start it with `aiocop-collector serve`, then add `import aiocop; aiocop.start(service="shop")` to a service.
+    """
+
+
+@app.command(name="serve")
+def _serve(
+    listen: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Where agents report: `unix:///PATH` or `udp://HOST:PORT`; may be repeated. "
+            "Default: `/run/aiocop/collector.sock`, else `$XDG_RUNTIME_DIR/aiocop/collector.sock`. "
+            "[env: AIOCOP_LISTEN]",
+        ),
+    ] = None,
+    http: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help=f"Where the API is served. Default: `127.0.0.1:{DEFAULT_HTTP_PORT}`. [env: AIOCOP_HTTP]",
+        ),
+    ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="`sqlite:///FILE` or `postgresql://USER@HOST/NAME`. "
+            "Default: a file in the user's data directory. [env: AIOCOP_DATABASE]",
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A file with mode 0600 that holds the tokens requests need; required for `--http` on anything "
+            "but loopback. Default: none. [env: AIOCOP_TOKEN_FILE]",
+        ),
+    ] = None,
+    retention: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="How long day totals are kept, like `30d` or `12h`; hours are kept for at most 14 days, minutes for "
+            "at most 3. Default: `30d`. [env: AIOCOP_RETENTION]",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A TOML file with any of these settings, and with webhooks, budgets and metrics. Default: none. "
+            "[env: AIOCOP_CONFIG]",
+        ),
+    ] = None,
+    udp_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A file with mode 0600 that holds the key agents seal their datagrams with; required for "
+            "`--listen udp://` on anything but loopback. Default: none. [env: AIOCOP_UDP_KEY_FILE]",
+        ),
+    ] = None,
+) -> None:
+    """Run the collector until SIGTERM or Ctrl-C.
+
+    Prints one line per address really bound when it is ready, all else to stderr. Port 0 picks a free port.
+
+    **Examples**
+
+    Beside one service, all defaults: `aiocop-collector serve`
+
+    Agents of other containers over UDP: `aiocop-collector serve --listen udp://127.0.0.1:8718`
+
+    A socket and a database of one's own:
+    `aiocop-collector serve --listen unix:///tmp/aiocop.sock --database sqlite:////tmp/aiocop.sqlite3`
+
+    Reachable from elsewhere: `aiocop-collector serve --http 0.0.0.0:8717 --token-file /etc/aiocop/token`
+    """
+    _configure_logging()
+    flags = {
+        "listen": listen or None,
+        "http": http,
+        "database": database,
+        "token_file": token_file,
+        "retention": retention,
+        "config": config,
+        "udp_key_file": udp_key_file,
+    }
+    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+    raise typer.Exit(_run(lambda: serve(load_settings(given))))
+
+
+@app.command(name="health")
+def _health(
+    url: Annotated[
+        str, typer.Option(metavar="URL", help="The collector's HTTP address.")
+    ] = f"http://127.0.0.1:{DEFAULT_HTTP_PORT}",
+    wait: Annotated[float, typer.Option(metavar="SECONDS", help="Keep asking for so long until it is ready.")] = 0.0,
+) -> None:
+    """Ask a running collector whether it is ready: exit code 0, or 3 with the reason on stderr.
+
+    For a container's health check: `aiocop-collector health`. In a script: `aiocop-collector health --wait 30`.
+    """
+
+    def wait_and_tell() -> int:
+        wait_until_ready(url, wait_s=wait)
+        typer.echo("ready")
+        return 0
+
+    raise typer.Exit(_run(wait_and_tell))
+
+
+app.command(name="hotspots")(hotspots)
+app.command(name="token")(token)
+
+
+def _run(work: Callable[[], int]) -> int:
+    """The exit code of `work`. What it raises on purpose is told in one sentence."""
+    try:
+        return work()
+    except CollectorError as error:
+        typer.echo(f"aiocop-collector: {error}", err=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130  # Ctrl-C before it was ready: what a shell expects of SIGINT
+
+
+def _configure_logging() -> None:
+    """Everything that is logged goes to stderr: stdout is for readiness lines."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )

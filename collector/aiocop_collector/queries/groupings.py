@@ -1,0 +1,73 @@
+"""What one row of `GET /hotspots` stands for: the columns whose values it shares, and the order rows come in."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from sqlalchemy import ColumnElement, tuple_
+
+from aiocop_collector.answers.models import GroupBy
+from aiocop_collector.notation import place
+from aiocop_collector.store.ids import to_hex
+from aiocop_collector.store.schema import hotspots, releases, services, sites
+
+Sort = Literal["blocked_time", "count", "slow_count", "max", "p99", "last_seen"]
+Order = Literal["desc", "asc"]
+
+Key = tuple[Any, ...]
+"""The values of a row's key columns: integers and texts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """One value of `group_by`."""
+
+    name: GroupBy
+    columns: tuple[ColumnElement[Any], ...]
+    """Rows are told apart by these columns of sites, hotspots, services or releases."""
+    key_types: tuple[type, ...]
+    """Python type of each column's values: what a cursor may hold."""
+    last_seen_ms: ColumnElement[int]
+    """The largest of these in a row is when it was last seen, of all time."""
+
+    @property
+    def by_release(self) -> bool:
+        return self.name == "release"
+
+    @property
+    def by_service(self) -> bool:
+        return self.name == "service"
+
+    def labelled(self) -> list[ColumnElement[Any]]:
+        return [column.label(f"key_{index}") for index, column in enumerate(self.columns)]
+
+    def has_key(self, keys: Sequence[Key]) -> ColumnElement[bool]:
+        """That a row belongs to one of these groups."""
+        if len(self.columns) == 1:
+            return self.columns[0].in_([key[0] for key in keys])
+        return tuple_(*self.columns).in_(keys)
+
+    def text(self, key: Key) -> str:
+        """The key as the API shows it."""
+        if self.name in ("entry_point", "line"):
+            return place(*key)
+        return to_hex(key[0]) if self.name in ("fingerprint", "call_site") else str(key[0])
+
+
+GROUPINGS: Final[Mapping[str, Grouping]] = {
+    grouping.name: grouping
+    for grouping in (
+        Grouping("call_site", (hotspots.c.id,), (int,), hotspots.c.last_seen_ms),
+        Grouping(
+            "entry_point",
+            (sites.c.entry_path, sites.c.entry_line, sites.c.entry_function),
+            (str, int, str),
+            sites.c.last_seen_ms,
+        ),
+        Grouping("operation", (sites.c.operation,), (str,), sites.c.last_seen_ms),
+        Grouping("fingerprint", (sites.c.fingerprint,), (int,), sites.c.last_seen_ms),
+        Grouping("line", (hotspots.c.path, sites.c.line, hotspots.c.function), (str, int, str), sites.c.last_seen_ms),
+        Grouping("service", (services.c.name,), (str,), sites.c.last_seen_ms),
+        Grouping("release", (releases.c.name,), (str,), releases.c.last_seen_ms),
+    )
+}

@@ -1,0 +1,133 @@
+"""Opening the database: from the URL a person writes to an engine that is migrated and safe to acknowledge from."""
+
+import contextlib
+import importlib.util
+import sqlite3
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import event
+from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from aiocop_collector.errors import DatabaseError, SettingsError
+from aiocop_collector.settings import default_database
+from aiocop_collector.store.migrations import migrate
+
+WRITES: Final = "aiocop_writes"
+"""Execution option of connections that will write: on SQLite their transactions take the write lock at BEGIN."""
+
+_DRIVERS: Final = {
+    "sqlite": "sqlite+aiosqlite",
+    "sqlite+aiosqlite": "sqlite+aiosqlite",
+    "postgres": "postgresql+asyncpg",
+    "postgresql": "postgresql+asyncpg",
+    "postgresql+asyncpg": "postgresql+asyncpg",
+}
+
+_BUSY_TIMEOUT_S: Final = 5.0
+
+_PRAGMAS: Final = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",  # with WAL: every commit is fsynced, so what was acknowledged survives a power cut
+    "PRAGMA temp_store = MEMORY",
+    "PRAGMA cache_size = -32768",
+)
+
+
+def open_engine(url: str) -> AsyncEngine:
+    """An engine for a URL as users write it. Connects to nothing yet. Raises SettingsError."""
+    target = _normalise(url or default_database())
+    if target.get_backend_name() != "sqlite":
+        # A connection idle since the server was restarted is noticed before it is used.
+        return create_async_engine(target, pool_pre_ping=True)
+    engine = create_async_engine(target, connect_args={"timeout": _BUSY_TIMEOUT_S})
+    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+    event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    return engine
+
+
+async def prepare(engine: AsyncEngine) -> None:
+    """Make what is missing of directory and tables, and see that the database can be written. Raises DatabaseError."""
+    url = engine.url
+    try:
+        if url.get_backend_name() == "sqlite" and url.database is not None:
+            _try_file(Path(url.database))
+        async with engine.connect() as connection:
+            await connection.execution_options(**{WRITES: True})
+            async with connection.begin():
+                await connection.run_sync(migrate)
+    except (SQLAlchemyError, OSError, sqlite3.Error) as error:
+        raise DatabaseError(f"the database {shown(url)} cannot be used: {reason_of(error)}") from error
+
+
+def shown(url: URL) -> str:
+    """The URL as a person may see it: without a password, without our driver."""
+    return url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
+
+
+def reason_of(error: BaseException) -> str:
+    """What a driver said, on one line and without its statement and parameters."""
+    cause: BaseException | None = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, OSError) and cause.strerror:
+        return f"{cause.strerror} ({cause.filename})" if cause.filename else cause.strerror
+    text = " ".join(str(cause).split())
+    return text.rpartition(">: ")[2] or type(error).__name__  # SQLAlchemy puts "<class …>: " before asyncpg's text
+
+
+def blames_values(error: BaseException) -> bool:
+    """Whether the database said that the values are impossible: trying the same ones again is no use.
+
+    OverflowError is sqlite3's, for integers past 64 bits; SQLSTATE classes 22 and 23 are data exceptions and
+    violated constraints (PostgreSQL, appendix A).
+    """
+    if isinstance(error, (OverflowError, DataError, IntegrityError)):
+        return True
+    state = getattr(error.orig, "sqlstate", None) if isinstance(error, DBAPIError) else None
+    return isinstance(state, str) and state[:2] in ("22", "23")
+
+
+def _normalise(url: str) -> URL:
+    try:
+        target = make_url(url)
+    except ArgumentError:
+        raise SettingsError(
+            f"--database {url!r}: a database is sqlite:///FILE or postgresql://USER@HOST/NAME"
+        ) from None
+    driver = _DRIVERS.get(target.drivername)
+    if driver is None:
+        raise SettingsError(
+            f"--database: {target.drivername!r} is not supported: use sqlite:///FILE or postgresql://USER@HOST/NAME"
+        )
+    target = target.set(drivername=driver)
+    if driver == "sqlite+aiosqlite":
+        if not target.database or target.database == ":memory:":
+            raise SettingsError("--database: sqlite needs a file, like sqlite:////var/lib/aiocop/collector.sqlite3")
+    elif importlib.util.find_spec("asyncpg") is None:
+        raise SettingsError("--database: PostgreSQL needs an extra: pip install 'aiocop-telemetry[postgres]'")
+    return target
+
+
+def _try_file(path: Path) -> None:
+    """Open the file once without aiosqlite, whose thread outlives an event loop that ends over a failed connection."""
+    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    with contextlib.closing(sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S)) as connection:
+        for pragma in _PRAGMAS:
+            connection.execute(pragma)
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    # The driver must not begin transactions by itself: it would take a read lock first and fail when it has to upgrade.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    try:
+        for pragma in _PRAGMAS:
+            cursor.execute(pragma)
+    finally:
+        cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,341 @@
+"""The one writer: holds what has arrived, commits it in short transactions, and tells senders only then.
+
+    offer ─> pending ─(each FLUSH_INTERVAL_S, or when FLUSH_BYTES wait)─> transaction ─> commit ─> sender.committed
+
+What a commit cannot do now (locked, disk full, server away) stays pending and is tried again, for ever; meanwhile
+`is_full` makes the receivers stop reading, so that agents keep folding instead. What the database will never take is
+found by applying each agent's part alone, and refused; the others go on.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, Literal
+
+import structlog
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from aiocop_collector.arrivals import Arrival
+from aiocop_collector.counters import Counters
+from aiocop_collector.store.announcing import Announcer
+from aiocop_collector.store.condense import missing_spans, sum_some
+from aiocop_collector.store.database import WRITES, blames_values, reason_of
+from aiocop_collector.store.retention import expired
+from aiocop_collector.store.schema import agents
+from aiocop_collector.store.transaction import Memory, Outcome, Transaction
+
+FLUSH_INTERVAL_S: Final = 0.25
+"""At most this often a commit, unless much waits. The first arrival after a pause does not wait."""
+
+FLUSH_BYTES: Final = 256 << 10
+"""Bytes of messages in one transaction, roughly: 10 000 deltas."""
+
+PENDING_BYTES: Final = 4 << 20
+"""Above this receivers stop reading. Decoded, this is about fifteen times as much memory (measured)."""
+
+PRUNE_INTERVAL_S: Final = 3600.0
+CONDENSE_INTERVAL_S: Final = 30.0
+
+_FIRST_RETRY_S: Final = 0.1
+_LONGEST_RETRY_S: Final = 5.0
+_DEFECTS: Final = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+"""What a mistake in this program looks like when some input brings it out. Tried again a few times, because drivers
+raise such errors too, then treated like impossible values: one agent's input must not stop the others."""
+
+_ATTEMPTS_WITH_DEFECT: Final = 5
+
+WriterState = Literal["idle", "writing", "waiting", "stopped"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatus:
+    """For /readyz."""
+
+    writer: WriterState
+    """`waiting`: the last commit failed and is tried again."""
+    error: str | None
+    pending_reports: int
+    pending_bytes: int
+    last_commit_at_ms: int | None
+
+
+class Store:
+    """Everything here runs on the event loop's thread; SQLite itself runs in aiosqlite's."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        counters: Counters,
+        *,
+        retention: timedelta,
+        clock_s: Callable[[], float] = time.time,
+        on_commit: Callable[[Outcome, float], None] | None = None,
+        announcer: Announcer | None = None,
+    ) -> None:
+        """`on_commit` is told of each commit, and how many seconds it took. It must not raise."""
+        self._engine = engine
+        self._counters = counters
+        self._retention = retention
+        self._clock_s = clock_s
+        self._on_commit = on_commit
+        self._announcer = announcer
+        self._memory = Memory()
+        self._log = structlog.get_logger("aiocop_collector.store")
+        self._pending: deque[Arrival] = deque()
+        self._in_flight: Sequence[Arrival] = ()
+        self._offered = 0  # arrivals ever taken in, and of these …
+        self._settled = 0  # … how many were committed or refused: they leave in the order they came
+        self._hurried = 0  # those up to here are not to wait for FLUSH_INTERVAL_S
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._bytes = 0
+        self._arrived = asyncio.Event()
+        self._much = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._stopping = False
+        self._state: WriterState = "idle"
+        self._error: str | None = None
+        self._last_commit_at_ms: int | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to write. The database must be migrated."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="aiocop-collector-writer")
+
+    async def stop(self, timeout_s: float) -> bool:
+        """Commit what is held and end. False when that did not succeed within the time; then what is left is not
+        acknowledged, and stream agents will send it again."""
+        self._stopping = True
+        self._room.clear()  # receivers read no more: what is still in their sockets stays with the agents
+        self._arrived.set()
+        self._much.set()
+        task, self._task = self._task, None
+        if task is None:
+            return True
+        done, _ = await asyncio.wait([task], timeout=timeout_s)
+        if not done:
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        self._state = "stopped"
+        self._tell_waiting(self._offered)
+        return not self._pending and not self._in_flight
+
+    def offer(self, arrival: Arrival) -> None:
+        """Take an arrival in. Never blocks; a receiver that finds `is_full` afterwards must wait for room."""
+        self._counters.add("bytes_received", arrival.size_bytes)
+        self._pending.append(arrival)
+        self._offered += 1
+        self._bytes += arrival.size_bytes
+        self._arrived.set()
+        if self._bytes >= FLUSH_BYTES:
+            self._much.set()
+        if self._bytes >= PENDING_BYTES:
+            self._room.clear()
+
+    async def settle(self) -> None:
+        """Have what was offered so far committed now, and return once it is; many callers share one commit.
+
+        Returns also when the database cannot commit: then what is stored is all there is to see for now.
+        """
+        if self._settled == self._offered or self._error is not None or self._task is None:
+            return
+        self._hurried = self._offered
+        self._much.set()
+        done = asyncio.get_running_loop().create_future()
+        self._waiting.append((self._offered, done))
+        await done
+
+    @property
+    def is_full(self) -> bool:
+        return not self._room.is_set()
+
+    async def room(self) -> None:
+        """Return once arrivals are welcome again."""
+        await self._room.wait()
+
+    async def committed_sequence(self, instance: bytes) -> int:
+        """The last report of an agent that is in the store; 0 for a new one. Raises SQLAlchemyError or OSError."""
+        async with self._engine.connect() as connection:
+            found = await connection.execute(select(agents.c.committed_sequence).where(agents.c.id == instance.hex()))
+            return found.scalar() or 0
+
+    def status(self) -> StoreStatus:
+        return StoreStatus(
+            writer=self._state,
+            error=self._error,
+            pending_reports=len(self._pending) + len(self._in_flight),
+            pending_bytes=self._bytes,
+            last_commit_at_ms=self._last_commit_at_ms,
+        )
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        next_prune_s = next_condense_s = loop.time()
+        last_flush_s = 0.0
+        while not (self._stopping and not self._pending):
+            if not self._pending:
+                self._state = "idle"
+                self._arrived.clear()
+                await _wait(self._arrived, min(next_prune_s, next_condense_s) - loop.time())
+            if not self._stopping and loop.time() >= next_prune_s:
+                next_prune_s = loop.time() + PRUNE_INTERVAL_S
+                await self._prune()
+            if not self._stopping and loop.time() >= next_condense_s:
+                await self._condense()
+                next_condense_s = loop.time() + CONDENSE_INTERVAL_S
+            if not self._pending:
+                continue
+            if self._settled >= self._hurried:
+                await _wait(self._much, last_flush_s + FLUSH_INTERVAL_S - loop.time())
+            last_flush_s = loop.time()
+            await self._flush()
+
+    async def _flush(self) -> None:
+        self._in_flight = batch = self._take()
+        await self._write(batch)
+        self._settled += len(batch)
+        self._tell_waiting(self._settled)
+
+    def _tell_waiting(self, settled: int) -> None:
+        while self._waiting and self._waiting[0][0] <= settled:
+            _, done = self._waiting.popleft()
+            if not done.done():  # its caller may have given up
+                done.set_result(None)
+
+    def _take(self) -> list[Arrival]:
+        taken: list[Arrival] = []
+        taken_bytes = 0
+        while self._pending and taken_bytes < FLUSH_BYTES:
+            arrival = self._pending.popleft()
+            taken_bytes += arrival.size_bytes
+            taken.append(arrival)
+        return taken
+
+    async def _write(self, batch: Sequence[Arrival]) -> None:
+        """Commit a batch, however long it takes."""
+        retry_s = _FIRST_RETRY_S
+        for attempt in itertools.count(1):
+            started_s = time.perf_counter()
+            try:
+                outcome = await self._commit(batch)
+            except Exception as error:  # noqa: BLE001 the border to the database: the writer must outlive whatever it is
+                if blames_values(error) or (isinstance(error, _DEFECTS) and attempt >= _ATTEMPTS_WITH_DEFECT):
+                    await self._write_apart(batch, error)
+                    return
+                self._failed(error)
+                await asyncio.sleep(retry_s * random.uniform(0.5, 1.0))  # noqa: S311 jitter, not a secret
+                retry_s = min(retry_s * 2, _LONGEST_RETRY_S)
+            else:
+                self._succeeded(batch, outcome)
+                if self._on_commit is not None:
+                    self._on_commit(outcome, time.perf_counter() - started_s)
+                return
+
+    async def _write_apart(self, batch: Sequence[Arrival], error: BaseException) -> None:
+        """One agent's values are impossible: commit the others', refuse that one's."""
+        by_agent: dict[bytes, list[Arrival]] = {}
+        for arrival in batch:
+            by_agent.setdefault(arrival.identity.instance, []).append(arrival)
+        if len(by_agent) > 1:
+            for part in by_agent.values():
+                await self._write(part)
+            return
+        self._counters.add("reports_rejected", len(batch))
+        self._log.error("reports rejected", agent=batch[0].identity.instance.hex(), error=reason_of(error))
+        self._let_go(batch)
+        for sender in {id(arrival.sender): arrival.sender for arrival in batch}.values():
+            if sender is not None:
+                sender.rejected("the database cannot hold the values of a report")
+
+    async def _commit(self, batch: Sequence[Arrival]) -> Outcome:
+        self._state = "writing" if self._error is None else "waiting"
+        async with self._engine.connect() as connection:
+            await connection.execution_options(**{WRITES: True})
+            async with connection.begin():
+                now_ms = int(self._clock_s() * 1000)
+                return await Transaction(connection, self._memory, now_ms=now_ms, announcer=self._announcer).apply(
+                    batch
+                )
+
+    def _succeeded(self, batch: Sequence[Arrival], outcome: Outcome) -> None:
+        if self._error is not None:
+            self._log.info("database usable again")
+        self._error = None
+        self._last_commit_at_ms = int(self._clock_s() * 1000)
+        self._memory.learn(outcome)
+        if self._announcer is not None:
+            self._announcer.learn(outcome.announced)
+        self._counters.add("commits")
+        self._counters.add("clocks_clamped", outcome.clocks_clamped)
+        self._counters.add("sites_unknown", outcome.sites_unknown)
+        self._let_go(batch)
+        told = {id(arrival.sender): arrival for arrival in batch if arrival.sender is not None}
+        for arrival in told.values():
+            if arrival.sender is not None:
+                arrival.sender.committed(outcome.committed[arrival.identity.instance])
+
+    def _failed(self, error: BaseException) -> None:
+        self._counters.add("commits_failed")
+        reason = reason_of(error)
+        if reason != self._error:
+            self._log.error("commit failed, will be tried again", error=reason)
+        self._error = reason
+        self._state = "waiting"
+        self._tell_waiting(self._offered)
+
+    def _let_go(self, batch: Sequence[Arrival]) -> None:
+        """These arrivals need no more care."""
+        done = {id(arrival) for arrival in batch}
+        self._in_flight = [arrival for arrival in self._in_flight if id(arrival) not in done]
+        self._bytes -= sum(arrival.size_bytes for arrival in batch)
+        if self._bytes < FLUSH_BYTES and not self._stopping:
+            self._much.clear()
+        if self._bytes < PENDING_BYTES // 2 and not self._stopping:
+            self._room.set()
+
+    async def _prune(self) -> None:
+        """Delete what is too old, in batches; a failure waits for the next time."""
+        try:
+            for old in expired(self._retention, int(self._clock_s() * 1000)):
+                more = True
+                while more and not self._stopping:
+                    async with self._engine.connect() as connection:
+                        await connection.execution_options(**{WRITES: True})
+                        async with connection.begin():
+                            more = await old.delete_batch(connection)
+                    if self._pending:
+                        await self._flush()
+        except Exception as error:  # noqa: BLE001 the border to the database: old rows do no harm for another hour
+            self._log.warning("pruning failed", error=reason_of(error))
+
+    async def _condense(self) -> None:
+        """Sum the spans that are over, between commits; a failure waits for the next time."""
+        try:
+            now_ms = int(self._clock_s() * 1000)
+            async with self._engine.connect() as connection:
+                wanted = iter(await missing_spans(connection, self._retention, now_ms // 1000))
+            more = True
+            while more and not self._stopping:
+                async with self._engine.connect() as connection:
+                    await connection.execution_options(**{WRITES: True})
+                    async with connection.begin():
+                        more = await sum_some(connection, wanted, now_ms)
+                if self._pending:
+                    await self._flush()
+        except Exception as error:  # noqa: BLE001 the border to the database: without spans answers are only slower
+            self._log.warning("summing spans failed", error=reason_of(error))
+
+
+async def _wait(event: asyncio.Event, timeout_s: float) -> None:
+    """Until the event, or the time is over."""
+    if timeout_s > 0:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(event.wait(), timeout_s)

@@ -1,0 +1,1 @@
+"""Telling people: the outbox that the store fills, delivered over HTTP."""
