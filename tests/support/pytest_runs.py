@@ -17,7 +17,8 @@ def pytest_runner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) ->
     for name in list(os.environ):
         if name.startswith("AIOCOP_"):
             monkeypatch.delenv(name)
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    for name in ("PYTEST_ADDOPTS", "CI", "BUILD_NUMBER"):  # the last two make pytest print whole messages twice
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.setenv("PYTEST_PLUGINS", PLUGINS)
 
