@@ -11,6 +11,7 @@ from aiocop_collector.counters import Counters
 from aiocop_collector.errors import CollectorError
 from aiocop_collector.metrics import Metrics
 from aiocop_collector.receive import Heartbeats, UdpReceiver, UnixReceiver
+from aiocop_collector.rules_file import RulesFile
 from aiocop_collector.settings import Settings
 from aiocop_collector.sockets import bind_udp, bind_unix, default_unix_address
 from aiocop_collector.store.announcing import Announcer
@@ -39,12 +40,15 @@ class Collector:
         configuration, _ = read_config(settings.config, Settings.model_fields)
         self.metrics = Metrics(call_sites=configuration.metrics.call_sites)
         self.courier = Courier(self.engine, configuration.webhooks)
+        self._rules_file = RulesFile(settings.rules) if settings.rules is not None else None
+        self._following: asyncio.Task[None] | None = None
         self.store = Store(
             self.engine,
             self.counters,
             retention=settings.retention,
             on_commit=self._on_commit,
             announcer=Announcer(configuration.webhooks, configuration.budgets, configuration.public_url),
+            rules=self._rules_file.rules if self._rules_file is not None else None,
         )
         self.heartbeats = Heartbeats(self.store, self.counters)
         self.receivers: list[UnixReceiver | UdpReceiver] = []
@@ -60,6 +64,9 @@ class Collector:
             self.store.start()
             self.heartbeats.start()
             self.courier.start()
+            if self._rules_file is not None:
+                follow = self._rules_file.follow(self.store.use_rules)
+                self._following = asyncio.get_running_loop().create_task(follow, name="aiocop-collector-rules")
             for receiver in self.receivers:
                 await receiver.start()
         except CollectorError:
@@ -75,6 +82,9 @@ class Collector:
         receivers, self.receivers = self.receivers, []
         for receiver in receivers:
             receiver.stop()
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait([self._following])
         await self.heartbeats.stop()
         await self.courier.stop()
         committed = await self.store.stop(STOP_TIMEOUT_S)

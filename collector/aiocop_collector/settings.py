@@ -8,6 +8,7 @@ the default.
 | `--database`   | `AIOCOP_DATABASE`   | `sqlite:///` and `collector.sqlite3` in the user's data directory         |
 | `--token-file` | `AIOCOP_TOKEN_FILE` | none: loopback only                                                       |
 | `--retention`  | `AIOCOP_RETENTION`  | `30d`                                                                     |
+| `--rules`      | `AIOCOP_RULES`      | none: a TOML file of owners, ignored code and severities (rules_file.py)    |
 | `--config`     | `AIOCOP_CONFIG`     | none: a TOML file with any of these, and what has no flag (config_file.py) |
 | `--udp-key-file` | `AIOCOP_UDP_KEY_FILE` | none: udp on loopback only                                            |
 | none           | `AIOCOP_UDP_KEY`    | none; for where there are no files, the file wins                         |
@@ -128,6 +129,8 @@ class Settings(BaseSettings):
     tokens.py)."""
     retention: Annotated[timedelta, BeforeValidator(_read_retention)] = timedelta(days=30)
     """How long day totals are kept; hours and minutes are kept shorter (see retention.py)."""
+    rules: Path | None = None
+    """A TOML file that says who owns which code, what is ignored, and how severe operations are (see rules_file.py)."""
     config: Path | None = None
     """A TOML file: values for the settings above, and webhooks, budgets and metrics (see config_file.py)."""
     udp_key_file: Path | None = None

@@ -25,6 +25,8 @@ Role = Literal["read", "admin"]
 VARIABLE: Final = f"{ENVIRONMENT_PREFIX}TOKENS"
 _LINE: Final = re.compile(r"([A-Za-z0-9._-]{1,64})\s+(read|admin)\s+sha256:([0-9a-f]{64})")
 _MAX_TOKENS: Final = 1_000
+_RESERVED: Final = frozenset({"local", "collector", "rules"})
+"""Who a history names when it was nobody with a token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ def new_token(name: str, role: Role) -> tuple[str, Token]:
     token = Token(name, role, digest_of(text))
     if _LINE.fullmatch(token.line()) is None:
         raise SettingsError(f"{name!r:.80} cannot name a token: up to 64 letters, digits, dots, dashes and underscores")
+    _refuse_reserved(name, "a token")
     return text, token
 
 
@@ -100,7 +103,13 @@ def _parse(text: str, source: str) -> list[Token]:
                 "make one with: aiocop-collector token NAME --role read"
             )
         name, role, digest = parts.groups()
+        _refuse_reserved(name, source)
         tokens.append(Token(name, "admin" if role == "admin" else "read", bytes.fromhex(digest)))
     if len(tokens) > _MAX_TOKENS:
         raise SettingsError(f"{source} holds more than {_MAX_TOKENS} tokens")
     return tokens
+
+
+def _refuse_reserved(name: str, source: str) -> None:
+    if name in _RESERVED:
+        raise SettingsError(f"{source} cannot be named {name!r}: histories mean something else by it")

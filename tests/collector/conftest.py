@@ -7,6 +7,7 @@ from tests.support.api_client import serving
 from tests.support.fill_store import fill
 from tests.support.known_activity import make_fleet
 from tests.support.postgres_server import find_binaries, run_postgres
+from tests.support.sql import make_database
 
 from aiocop_collector.store.database import open_engine
 
@@ -58,3 +59,11 @@ async def own_store(tmp_path):
     engine = open_engine(url)
     yield engine
     await engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def store_url(request, tmp_path):
+    """The URL of an empty database, for a collector of the test's own."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/collector.sqlite3"
+    return make_database(request.getfixturevalue("postgres_url"))

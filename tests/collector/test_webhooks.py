@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from standardwebhooks import Webhook
 from tests.support.collector import StreamPeer, make_identity, make_report, make_site, now_ms, run_collector
-from tests.support.sql import make_database, run_sql
+from tests.support.sql import run_sql
 from tests.support.waiting import wait_until
 from tests.support.webhook_receiver import run_webhook_receiver
 
@@ -23,13 +23,6 @@ SLOW = SiteDelta(1, 1, 1, 90_000, 90_000)
 def receiver():
     with run_webhook_receiver() as receiver:
         yield receiver
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def store_url(request, tmp_path):
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/collector.sqlite3"
-    return make_database(request.getfixturevalue("postgres_url"))
 
 
 def write_config(folder: Path, receiver, more: str = "") -> str:

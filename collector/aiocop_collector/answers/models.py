@@ -207,7 +207,10 @@ class HistoryEntry(Answer):
     """One change of a decision."""
 
     at: Time
-    who: str = Field(description="Name of the token, `local` where none is needed, `collector` where activity decided.")
+    who: str = Field(
+        description="Name of the token, `local` where none is needed, `collector` where activity decided, "
+        "`rules` where a rule did."
+    )
     changes: dict[str, tuple[str | int | None, str | int | None]] = Field(description="Field to before and after.")
 
 
@@ -218,7 +221,9 @@ class HotspotDetail(Hotspot):
 
     window: WindowAnswer
     note: str
-    owner: str = Field(description="Who looks after it; empty where nobody was named.")
+    owner: str = Field(
+        description="Who looks after it: a person's choice, else a rule's; empty where nobody was named."
+    )
     resolved_in_release: str | None = Field(
         description="While resolved: the last release that may still have it. A later one that has it reopens it."
     )

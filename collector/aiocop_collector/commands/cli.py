@@ -90,6 +90,14 @@ def _serve(
             "at most 3. Default: `30d`. [env: AIOCOP_RETENTION]",
         ),
     ] = None,
+    rules: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A TOML file of rules: owners of code by path, ignored code, severities of operations; read again "
+            "when it changes. Default: none. [env: AIOCOP_RULES]",
+        ),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -129,6 +137,7 @@ def _serve(
         "database": database,
         "token_file": token_file,
         "retention": retention,
+        "rules": rules,
         "config": config,
         "udp_key_file": udp_key_file,
     }

@@ -13,6 +13,7 @@ from aiocop_collector.queries.errors import BadParameterError, UnknownHotspotErr
 from aiocop_collector.queries.windows import parse_deadline
 from aiocop_collector.store import ids
 from aiocop_collector.store.decisions import Decided, load_decided, remember, store_decided
+from aiocop_collector.store.ruling import owner_by_rule
 from aiocop_collector.store.schema import RESOLUTIONS, history, hotspots, releases, sites
 
 _MAX_HISTORY: Final = 100
@@ -158,6 +159,8 @@ async def verdict_of(connection: AsyncConnection, hotspot: Row[Any]) -> dict[str
     names = await _release_names(connection, {decided.resolved_release_id})
     shown = _shown(hotspot.status, hotspot.note, decided, names)
     del shown["status"]  # the row has it
+    if not decided.owner:
+        shown["owner"] = (await owner_by_rule(connection, [hotspot.id])).get(hotspot.id, "")
     return {**shown, "history": await _history(connection, hotspot.id)}
 
 

@@ -22,7 +22,9 @@ from aiocop_collector.notation import place, to_rfc3339
 from aiocop_collector.store import ids
 from aiocop_collector.store.activity import Activity
 from aiocop_collector.store.agents import chunks
+from aiocop_collector.store.decisions import load_decided
 from aiocop_collector.store.reopening import Reopened
+from aiocop_collector.store.ruling import owner_by_rule
 from aiocop_collector.store.schema import RESOLUTIONS, agents, hotspots, outbox, services, sites, stalls
 from aiocop_collector.store.stalls import StallRow
 from aiocop_collector.store.statements import Statements
@@ -141,7 +143,15 @@ class Announcer:
                 )
                 if operation not in about["operations"]:
                     about["operations"].append(operation)
+        await self._name_owners(connection, found)
         return found
+
+    async def _name_owners(self, connection: AsyncConnection, described: dict[int, dict[str, Any]]) -> None:
+        by_person = await load_decided(connection, described)
+        by_rule = await owner_by_rule(connection, described)
+        for hotspot_id, about in described.items():
+            named = by_person.get(hotspot_id)
+            about["owner"] = (named.owner if named is not None else "") or by_rule.get(hotspot_id, "")
 
     @property
     def _longest_min_stall_ms(self) -> int:
@@ -224,7 +234,9 @@ class Announcer:
 async def _first_seen_after(connection: AsyncConnection, hotspot_ids: Collection[int], after_ms: int) -> set[int]:
     found: set[int] = set()
     for part in chunks(sorted(hotspot_ids)):
-        query = select(hotspots.c.id).where(hotspots.c.id.in_(part), hotspots.c.first_seen_ms >= after_ms)
+        query = select(hotspots.c.id).where(
+            hotspots.c.id.in_(part), hotspots.c.first_seen_ms >= after_ms, hotspots.c.status != "ignored"
+        )
         found |= set((await connection.execute(query)).scalars())
     return found
 

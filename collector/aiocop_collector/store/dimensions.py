@@ -57,6 +57,8 @@ class WrittenSites:
     """What may be remembered after the commit. Unknown sites are not among it: another collector may define them."""
     unknown: int
     """How many were counted before they were defined."""
+    defined: frozenset[int]
+    """Those whose row is now what a definition says."""
 
 
 async def write_sites(
@@ -80,6 +82,7 @@ async def write_sites(
         hotspot_of={site_id: site.hotspot_id for site_id, site in plan.known.items()},
         learned={site_id: site for site_id, site in plan.known.items() if site.hotspot_id not in unknown},
         unknown=len(plan.unknown_rows),
+        defined=frozenset(plan.defined_rows),
     )
 
 

@@ -192,6 +192,23 @@ decisions: Final = Table(
     sqlite_with_rowid=False,
 )
 
+rulings: Final = Table(
+    "rulings",
+    metadata,
+    Column("hotspot_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("owner", String, nullable=False),  # by rule; one that a person named wins
+    Column("ignored", Integer, nullable=False),  # 1: a rule ignores it
+    sqlite_with_rowid=False,
+)
+
+reweighted: Final = Table(
+    "reweighted",
+    metadata,
+    Column("site_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("weight", Integer, nullable=False),  # as its agent defined it; a rule's is in sites.weight
+    sqlite_with_rowid=False,
+)
+
 history: Final = Table(
     "history",
     metadata,

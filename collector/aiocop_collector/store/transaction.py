@@ -1,9 +1,9 @@
 """Everything one commit does, in an order that keeps it exactly-once and free of deadlocks.
 
-1. Lock the agents' rows by id; find out which reports are new. 2. Fold those. 3. Resolve sites. 4. Write dimensions,
-roll-ups, histograms, presence, traces, events; every table's rows sorted by key. 5. Reopen hotspots whose decision the
-activity contradicts. 6. Write the agents' rows back. The caller commits, and only then are senders told and memories
-changed.
+1. Lock the agents' rows by id; find out which reports are new. 2. Fold those. 3. Resolve sites, and what rules say of
+them. 4. Write dimensions, roll-ups, histograms, presence, traces, events; every table's rows sorted by key. 5. Reopen
+hotspots whose decision the activity contradicts. 6. Write the agents' rows back. The caller commits, and only then are
+senders told and memories changed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +14,7 @@ from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiocop_collector.arrivals import Arrival
+from aiocop_collector.rules_file import Rules
 from aiocop_collector.store import ids, schema
 from aiocop_collector.store.activity import Activity, activity_of
 from aiocop_collector.store.agents import AgentRecord, clean, lock_agents, write_agents
@@ -22,6 +23,7 @@ from aiocop_collector.store.condense import hold_spans, strike_off
 from aiocop_collector.store.dimensions import write_sites
 from aiocop_collector.store.fold import MAX_EVENTS_PER_HOTSPOT, Fold, Reporter, Sighting, SiteIds
 from aiocop_collector.store.reopening import Process, reopen
+from aiocop_collector.store.ruling import apply_rules_to_defined
 from aiocop_collector.store.sites import Defined, KnownSite, SiteMemory, frames_json
 from aiocop_collector.store.stalls import StallBook, reported_ends
 from aiocop_collector.store.statements import ADD, ADD_BIN, LARGEST, REPLACE, SMALLEST, Statements
@@ -69,9 +71,16 @@ class Transaction:
     """One use: made for one open transaction of `connection`."""
 
     def __init__(
-        self, connection: AsyncConnection, memory: Memory, *, now_ms: int, announcer: Announcer | None = None
+        self,
+        connection: AsyncConnection,
+        memory: Memory,
+        *,
+        now_ms: int,
+        announcer: Announcer | None = None,
+        rules: Rules | None = None,
     ) -> None:
         self._announcer = announcer
+        self._rules = rules
         self._connection = connection
         self._statements = Statements(connection.dialect)
         self._memory = memory
@@ -98,6 +107,7 @@ class Transaction:
         await self._write(schema.services, _SEEN_MERGE, self._services)
         await self._write(schema.releases, _SEEN_MERGE, self._releases)
         sites = await write_sites(self._connection, self._statements, self._fold, self._defined, self._memory.sites)
+        await apply_rules_to_defined(self._connection, self._rules, sites.defined, sites.hotspot_of, self._now_ms)
         self._presence = frozenset(self._fold.presence())
         await self._write_counts()
         await self._write_traces()

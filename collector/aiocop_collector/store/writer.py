@@ -24,10 +24,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from aiocop_collector.arrivals import Arrival
 from aiocop_collector.counters import Counters
+from aiocop_collector.rules_file import Rules
 from aiocop_collector.store.announcing import Announcer
 from aiocop_collector.store.condense import missing_spans, sum_some
 from aiocop_collector.store.database import WRITES, blames_values, reason_of
 from aiocop_collector.store.retention import expired
+from aiocop_collector.store.ruling import apply_rules, next_hotspots
 from aiocop_collector.store.schema import agents
 from aiocop_collector.store.transaction import Memory, Outcome, Transaction
 
@@ -78,6 +80,7 @@ class Store:
         clock_s: Callable[[], float] = time.time,
         on_commit: Callable[[Outcome, float], None] | None = None,
         announcer: Announcer | None = None,
+        rules: Rules | None = None,
     ) -> None:
         """`on_commit` is told of each commit, and how many seconds it took. It must not raise."""
         self._engine = engine
@@ -86,6 +89,8 @@ class Store:
         self._clock_s = clock_s
         self._on_commit = on_commit
         self._announcer = announcer
+        self._rules = rules
+        self._rules_are_new = rules is not None
         self._memory = Memory()
         self._log = structlog.get_logger("aiocop_collector.store")
         self._pending: deque[Arrival] = deque()
@@ -140,6 +145,12 @@ class Store:
         if self._bytes >= PENDING_BYTES:
             self._room.clear()
 
+    def use_rules(self, rules: Rules) -> None:
+        """Apply them from now on, and soon to everything stored."""
+        self._rules = rules
+        self._rules_are_new = True
+        self._arrived.set()
+
     async def settle(self) -> None:
         """Have what was offered so far committed now, and return once it is; many callers share one commit.
 
@@ -185,6 +196,8 @@ class Store:
                 self._state = "idle"
                 self._arrived.clear()
                 await _wait(self._arrived, min(next_prune_s, next_condense_s) - loop.time())
+            if not self._stopping and self._rules_are_new:
+                await self._apply_rules()
             if not self._stopping and loop.time() >= next_prune_s:
                 next_prune_s = loop.time() + PRUNE_INTERVAL_S
                 await self._prune()
@@ -261,9 +274,10 @@ class Store:
             await connection.execution_options(**{WRITES: True})
             async with connection.begin():
                 now_ms = int(self._clock_s() * 1000)
-                return await Transaction(connection, self._memory, now_ms=now_ms, announcer=self._announcer).apply(
-                    batch
+                transaction = Transaction(
+                    connection, self._memory, now_ms=now_ms, announcer=self._announcer, rules=self._rules
                 )
+                return await transaction.apply(batch)
 
     def _succeeded(self, batch: Sequence[Arrival], outcome: Outcome) -> None:
         if self._error is not None:
@@ -315,6 +329,26 @@ class Store:
                         await self._flush()
         except Exception as error:  # noqa: BLE001 the border to the database: old rows do no harm for another hour
             self._log.warning("pruning failed", error=reason_of(error))
+
+    async def _apply_rules(self) -> None:
+        """Bring what is stored in line with changed rules, between commits; a failure waits for the next round."""
+        self._rules_are_new = False
+        rules, last = self._rules or Rules(), None
+        try:
+            while not self._stopping:
+                async with self._engine.connect() as connection:
+                    await connection.execution_options(**{WRITES: True})
+                    async with connection.begin():
+                        hotspot_ids = await next_hotspots(connection, last)
+                        await apply_rules(connection, rules, hotspot_ids, int(self._clock_s() * 1000))
+                if not hotspot_ids:
+                    return
+                last = hotspot_ids[-1]
+                if self._pending:
+                    await self._flush()
+        except Exception as error:  # noqa: BLE001 the border to the database: new sites get the rules anyway
+            self._rules_are_new = True
+            self._log.warning("applying rules failed, will be tried again", error=reason_of(error))
 
     async def _condense(self) -> None:
         """Sum the spans that are over, between commits; a failure waits for the next time."""

@@ -44,6 +44,7 @@ def _sentence(message: Mapping[str, Any]) -> str:
     parts = [
         f"{what} in {_service(hotspot)}{release}: `{hotspot['call_site']}` ({', '.join(hotspot['operations'])}).",
         hotspot["advice"],
+        f"Owner: {hotspot['owner']}." if hotspot.get("owner") else "",
         hotspot["url"] or f"Hotspot {hotspot['id']}.",
     ]
     return " ".join(part for part in parts if part)
