@@ -25,7 +25,7 @@ from aiocop_wire.errors import (
     UnsealedDatagramError,
     WireError,
 )
-from aiocop_wire.fingerprint import fingerprint, site_id, stable_id
+from aiocop_wire.fingerprint import fingerprint, place_id, site_id, stable_id
 from aiocop_wire.framing import FrameReader, frame
 from aiocop_wire.heartbeat import HeartbeatPage, RunningSlice, read_heartbeat
 from aiocop_wire.histogram import (
@@ -40,6 +40,7 @@ from aiocop_wire.histogram import (
 from aiocop_wire.messages import (
     CAUSES,
     ENDED,
+    FEATURE_CONTROL,
     FEATURE_STALLS,
     FRAME_APPLICATION,
     FRAME_LIBRARY,
@@ -49,8 +50,13 @@ from aiocop_wire.messages import (
     REASONS,
     STALL_STATES,
     Ack,
+    Capture,
+    CapturedMoment,
+    CaptureRequest,
     Cause,
     ContextValue,
+    Control,
+    Controlled,
     Datagram,
     Define,
     Farewell,
@@ -80,6 +86,7 @@ __all__ = [
     "DEFAULT_HTTP_PORT",
     "DEFAULT_UDP_PORT",
     "ENDED",
+    "FEATURE_CONTROL",
     "FEATURE_STALLS",
     "FRAME_APPLICATION",
     "FRAME_LIBRARY",
@@ -94,8 +101,13 @@ __all__ = [
     "Ack",
     "Address",
     "AddressError",
+    "Capture",
+    "CaptureRequest",
+    "CapturedMoment",
     "Cause",
     "ContextValue",
+    "Control",
+    "Controlled",
     "Datagram",
     "Define",
     "Farewell",
@@ -140,6 +152,7 @@ __all__ = [
     "is_sealed",
     "parse_address",
     "percentile_ms",
+    "place_id",
     "read_heartbeat",
     "seal",
     "site_id",

@@ -19,7 +19,12 @@ from aiocop_wire.messages import (
     REASONS,
     STALL_STATES,
     Ack,
+    Capture,
+    CapturedMoment,
+    CaptureRequest,
     ContextValue,
+    Control,
+    Controlled,
     Datagram,
     Define,
     Farewell,
@@ -140,7 +145,7 @@ def _read_identity(body: _Body) -> Identity:
 
 def _read_hello(body: _Body) -> Hello:
     version = _version(body)
-    return Hello(identity=_read_identity(body), version=version)
+    return Hello(identity=_read_identity(body), version=version, features=_read_features(body))
 
 
 def _read_welcome(body: _Body) -> Welcome:
@@ -170,6 +175,46 @@ def _read_ack(body: _Body) -> Ack:
 
 def _read_farewell(body: _Body) -> Farewell:
     return Farewell(last_sequence=_int(body, "last_sequence"))
+
+
+def _flag(body: _Body, name: str, *, default: bool | None = None) -> bool:
+    value = body.get(name, default)
+    if type(value) is not bool:
+        raise _fail(name, "a boolean", value)
+    return value
+
+
+def _read_capture_request(item: object) -> CaptureRequest:
+    if type(item) is not tuple or len(item) < 2 or not all(type(part) is int for part in item[:2]):
+        raise _fail("capture request", "the array [request_id, place_id]", item)
+    request, place = item[:2]
+    if not 0 < request <= _MAX_U64 or not 0 <= place <= _MAX_U64:
+        raise MalformedMessageError("capture request out of bounds")
+    return CaptureRequest(request, place)
+
+
+def _read_control(body: _Body) -> Control:
+    """What an agent is asked for; whether it does it is the agent's own decision (see aiocop.remote_control)."""
+    captures = _items(body, "captures")
+    if len(captures) > limits.MAX_CAPTURE_REQUESTS:
+        raise _fail("captures", f"an array of at most {limits.MAX_CAPTURE_REQUESTS}", captures)
+    return Control(
+        revision=_int(body, "revision"),
+        active=None if body.get("active") is None else _flag(body, "active"),
+        threshold_us=None if body.get("threshold_us") is None else _int(body, "threshold_us"),
+        trace_depth=None if body.get("trace_depth") is None else _int(body, "trace_depth"),
+        captures=tuple([_read_capture_request(item) for item in captures]),
+    )
+
+
+def _read_controlled(body: _Body) -> Controlled:
+    return Controlled(
+        revision=_int(body, "revision"),
+        active=_flag(body, "active"),
+        threshold_us=_int(body, "threshold_us"),
+        trace_depth=_int(body, "trace_depth"),
+        refused=_text(body, "refused", default="", most=limits.MAX_TEXT),
+    )
 
 
 def _read_frames(value: object) -> tuple[Frame, ...]:
@@ -305,6 +350,40 @@ def _read_context(body: _Body) -> dict[str, ContextValue]:
     return context
 
 
+def _read_moment(item: object, traces: int) -> CapturedMoment:
+    if type(item) is not tuple or len(item) < 4 or not all(type(part) is int for part in item[:4]):
+        raise _fail("captured moment", "the array [at_us, blocked_us, site_id, trace]", item)
+    at_us, blocked_us, site, trace = item[:4]
+    if (
+        not 0 <= at_us <= _MAX_U63
+        or not -1 <= blocked_us <= _MAX_U63
+        or not 0 <= site <= _MAX_U64
+        or not -1 <= trace < traces
+    ):
+        raise MalformedMessageError("captured moment out of bounds")
+    return CapturedMoment(at_us, blocked_us, site, trace)
+
+
+def _read_captured_trace(item: object) -> tuple[Frame, ...]:
+    if type(item) is not tuple or not item:
+        raise _fail("captured trace", "the array [frames]", item)
+    return _read_frames(item[0])
+
+
+def _read_capture(body: _Body) -> Capture | None:
+    if "capture" not in body:
+        return None
+    capture = _map(body, "capture")
+    moments, traces = _items(capture, "moments"), _items(capture, "traces")
+    if len(moments) > limits.MAX_CAPTURED_MOMENTS or len(traces) > limits.MAX_CAPTURED_TRACES:
+        raise MalformedMessageError("a capture with too many moments or traces")
+    return Capture(
+        request_id=_int(capture, "request_id", low=1, high=_MAX_U64),
+        moments=tuple([_read_moment(item, len(traces)) for item in moments]),
+        traces=tuple([_read_captured_trace(item) for item in traces]),
+    )
+
+
 def _read_slow_event(item: object) -> SlowEvent:
     if type(item) is not dict:
         raise _fail("slow event", "a map", item)
@@ -324,6 +403,7 @@ def _read_slow_event(item: object) -> SlowEvent:
         cpu_us=_int(item, "cpu_us", default=-1, low=-1),
         gc_us=_int(item, "gc_us", default=0),
         context=_read_context(item),
+        capture=_read_capture(item),
     )
 
 
@@ -399,4 +479,6 @@ _DECODERS: Final[dict[str, Callable[[_Body], Message]]] = {
     "farewell": _read_farewell,
     "datagram": _read_datagram,
     "stall": _read_stall,
+    "control": _read_control,
+    "controlled": _read_controlled,
 }

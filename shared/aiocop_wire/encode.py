@@ -11,6 +11,9 @@ import msgpack
 
 from aiocop_wire.messages import (
     Ack,
+    Capture,
+    Control,
+    Controlled,
     Datagram,
     Define,
     Farewell,
@@ -79,7 +82,7 @@ def _define_body(define: Define) -> dict[str, Any]:
 
 
 def _slow_event_body(event: SlowEvent) -> dict[str, Any]:
-    return {
+    body = {
         "started_at_ms": event.started_at_ms,
         "elapsed_us": event.elapsed_us,
         "threshold_us": event.threshold_us,
@@ -92,6 +95,17 @@ def _slow_event_body(event: SlowEvent) -> dict[str, Any]:
         "cpu_us": event.cpu_us,
         "gc_us": event.gc_us,
         "context": dict(event.context),
+    }
+    if event.capture is not None:
+        body["capture"] = _capture_body(event.capture)
+    return body
+
+
+def _capture_body(capture: Capture) -> dict[str, Any]:
+    return {
+        "request_id": capture.request_id,
+        "moments": capture.moments,
+        "traces": [(_frame_items(frames),) for frames in capture.traces],
     }
 
 
@@ -106,6 +120,31 @@ def _stall_body(stall: Stall) -> dict[str, Any]:
         "counted": stall.counted,
         "thread_name": stall.thread_name,
     }
+
+
+def _hello_body(hello: Hello) -> dict[str, Any]:
+    body: dict[str, Any] = {"version": hello.version, "identity": _identity_body(hello.identity)}
+    if hello.features:
+        body["features"] = list(hello.features)
+    return body
+
+
+def _control_body(control: Control) -> dict[str, Any]:
+    body: dict[str, Any] = {"revision": control.revision}
+    for name in ("active", "threshold_us", "trace_depth"):
+        value = getattr(control, name)
+        if value is not None:
+            body[name] = value
+    if control.captures:
+        body["captures"] = control.captures
+    return body
+
+
+def _controlled_body(controlled: Controlled) -> dict[str, Any]:
+    body = controlled._asdict()
+    if not controlled.refused:
+        del body["refused"]
+    return body
 
 
 def _welcome_body(welcome: Welcome) -> dict[str, Any]:
@@ -153,7 +192,7 @@ def _datagram_body(datagram: Datagram) -> dict[str, Any]:
 
 
 _ENCODERS: Final[dict[type, tuple[str, Callable[[Any], dict[str, Any]]]]] = {
-    Hello: ("hello", lambda m: {"version": m.version, "identity": _identity_body(m.identity)}),
+    Hello: ("hello", _hello_body),
     Welcome: ("welcome", _welcome_body),
     Refused: ("refused", lambda m: {"reason": m.reason, "message": m.message}),
     Ack: ("ack", lambda m: {"sequence": m.sequence}),
@@ -162,4 +201,6 @@ _ENCODERS: Final[dict[type, tuple[str, Callable[[Any], dict[str, Any]]]]] = {
     Farewell: ("farewell", lambda m: {"last_sequence": m.last_sequence}),
     Datagram: ("datagram", _datagram_body),
     Stall: ("stall", _stall_body),
+    Control: ("control", _control_body),
+    Controlled: ("controlled", _controlled_body),
 }

@@ -30,6 +30,11 @@ def fingerprint(frames: Iterable[tuple[str, str, int]]) -> int:
     return stable_id(*parts)
 
 
+def place_id(path: str, function: str) -> int:
+    """The id of a call-site function, whatever blocks in it: what a capture is asked for by."""
+    return stable_id("place", path, function)
+
+
 def site_id(operation: str, site_fingerprint: int) -> int:
     """The id of a site: one (operation, fingerprint)."""
     return stable_id("site", operation, site_fingerprint)

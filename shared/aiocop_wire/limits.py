@@ -33,4 +33,19 @@ MAX_CONTEXT_ITEMS: Final = 32
 """Keys in the context of one slow event."""
 
 MAX_FEATURES: Final = 32
-"""Names in the features of one welcome."""
+"""Names in the features of one hello or welcome."""
+
+MAX_CAPTURE_REQUESTS: Final = 16
+"""Requests in one control."""
+
+MAX_CAPTURED_MOMENTS: Final = 128
+"""Moments of one capture."""
+
+MAX_CAPTURED_TRACES: Final = 16
+"""Different stacks of one capture."""
+
+MIN_CONTROL_THRESHOLD_US: Final = 1_000
+"""The lowest threshold an agent lets a collector set: below it every slice would be slow."""
+
+MAX_CONTROL_THRESHOLD_US: Final = 600_000_000
+"""The highest one: ten minutes."""

@@ -1,7 +1,7 @@
 """What crosses the socket: plain values, one class per message or repeated item.
 
-    stream (unix://)     agent → collector   Hello, then any of Define, Report, Stall, Farewell
-                         collector → agent   Welcome (or Refused, and the end), then Ack
+    stream (unix://)     agent → collector   Hello, then any of Define, Report, Stall, Controlled, Farewell
+                         collector → agent   Welcome (or Refused, and the end), then any of Ack, Control
     datagram (udp://)    agent → collector   Datagram, each one self-contained; nothing comes back
 
 Times carry their unit: `_ms` and `_us` are integers of milliseconds and microseconds, `_at_ms` is Unix time in
@@ -10,12 +10,13 @@ what happened since the report before.
 
 Rules for changing this: a new field at the end of an item, or a new key of a message, is no new version; a receiver
 ignores what it does not know and has a default for what is missing. A new kind of message is no new version either,
-where the receiver names it among the `features` of its Welcome and the sender sends it only then: an older receiver
-ends a stream over a message it does not know. Anything else is a new PROTOCOL_VERSION, with a line in the history below
-and new golden files; the old golden files stay.
+where the receiver names it among the `features` of its Welcome (an agent: of its Hello) and the sender sends it only
+then: an older receiver ends a stream over a message it does not know. Anything else is a new PROTOCOL_VERSION, with a
+line in the history below and new golden files; the old golden files stay.
 
 History of versions
-    1   the first. Later: Welcome.features, Stall, Report.stalls, Datagram.stall.
+    1   the first. Later: Welcome.features, Stall, Report.stalls, Datagram.stall; Hello.features, Control, Controlled,
+        SlowEvent.capture.
 """
 
 from collections.abc import Mapping
@@ -38,6 +39,10 @@ STALL_STATES: Final[tuple[str, ...]] = (FROZEN, ENDED)
 
 FEATURE_STALLS: Final = "stalls"
 """In Welcome.features: the collector takes Stall messages."""
+
+FEATURE_CONTROL: Final = "control"
+"""In Welcome.features: the collector takes Controlled messages, and sends Control messages to agents that take them.
+In Hello.features: the agent takes Control messages."""
 
 FRAME_APPLICATION: Final = 0
 FRAME_LIBRARY: Final = 1
@@ -69,6 +74,8 @@ class Hello(NamedTuple):
 
     identity: Identity
     version: int = PROTOCOL_VERSION
+    features: tuple[str, ...] = ()
+    """Kinds of messages beyond the first ones that the agent takes: see FEATURE_CONTROL."""
 
 
 class Welcome(NamedTuple):
@@ -93,6 +100,40 @@ class Ack(NamedTuple):
     """Every report up to `sequence` is committed: durable in the store."""
 
     sequence: int
+
+
+class CaptureRequest(NamedTuple):
+    """Show the next slow slice in which a function froze its loop, in detail."""
+
+    request_id: int
+    place_id: int
+    """Of the call site's path and function: see fingerprint.place_id."""
+
+
+class Control(NamedTuple):
+    """What the collector wants of an agent, in full: what is None is the agent's own to decide. It replaces the Control
+    before it, and stays in force when the connection is lost."""
+
+    revision: int
+    """Grows with every change; 0 where nothing was ever wanted."""
+    active: bool | None = None
+    """False: the agent pauses. It measures nothing, and stays connected."""
+    threshold_us: int | None = None
+    trace_depth: int | None = None
+    """Frames of a trace that are kept, those of application code aside."""
+    captures: tuple[CaptureRequest, ...] = ()
+
+
+class Controlled(NamedTuple):
+    """What is in force in an agent. Sent after the Welcome and whenever it changes; the latest one is true."""
+
+    revision: int
+    """Of the Control that is in force; 0 for none."""
+    active: bool
+    threshold_us: int
+    trace_depth: int
+    refused: str = ""
+    """Why the agent did not take (all of) the last Control."""
 
 
 class Frame(NamedTuple):
@@ -165,6 +206,29 @@ class SlowSite(NamedTuple):
     """0 where no full trace was kept."""
 
 
+class CapturedMoment(NamedTuple):
+    """One blocking call of a captured slice, or one look of the watchdog at it."""
+
+    at_us: int
+    """When it began, after the start of the slice."""
+    blocked_us: int
+    """How long it took without the calls inside it; -1 for a look."""
+    site_id: int
+    """0 for a look."""
+    trace: int
+    """Index in Capture.traces; -1 where there was no room for another one."""
+
+
+class Capture(NamedTuple):
+    """The detail of a slow event that a collector asked for. It needs no definitions."""
+
+    request_id: int
+    moments: tuple[CapturedMoment, ...] = ()
+    """In order of time."""
+    traces: tuple[tuple[Frame, ...], ...] = ()
+    """Whole stacks, innermost frame first."""
+
+
 class SlowEvent(NamedTuple):
     """One over-threshold slice."""
 
@@ -181,6 +245,7 @@ class SlowEvent(NamedTuple):
     """CPU time of the loop's thread in the slice; -1 where it was not measured."""
     gc_us: int = 0
     context: Mapping[str, ContextValue] = MappingProxyType({})
+    capture: Capture | None = None
 
 
 class Stall(NamedTuple):
@@ -247,4 +312,4 @@ class Datagram(NamedTuple):
     stall: Stall | None = None
 
 
-Message = Hello | Welcome | Refused | Ack | Define | Report | Farewell | Datagram | Stall
+Message = Hello | Welcome | Refused | Ack | Define | Report | Farewell | Datagram | Stall | Control | Controlled

@@ -5,6 +5,11 @@ The files in golden/ are version 1 of the protocol, for ever: a change of the co
 
 from aiocop_wire import (
     Ack,
+    Capture,
+    CapturedMoment,
+    CaptureRequest,
+    Control,
+    Controlled,
     Datagram,
     Define,
     Farewell,
@@ -96,6 +101,11 @@ _STALL = Stall(
     counted=True,
     thread_name="MainThread",
 )
+_CAPTURE = Capture(
+    request_id=2**64 - 2,
+    moments=(CapturedMoment(120, 44_000, 2**64 - 1, 0), CapturedMoment(15_000, -1, 0, -1)),
+    traces=(_FRAMES,),
+)
 
 GOLDEN: dict[str, Message] = {
     "v1-hello": Hello(_IDENTITY),
@@ -108,6 +118,17 @@ GOLDEN: dict[str, Message] = {
     "v1-datagram": Datagram(identity=_IDENTITY, report=_REPORT, define=_DEFINE),
     "v1-welcome-features": Welcome(committed_sequence=2, collector="0.1.0", features=("stalls",)),
     "v1-stall": _STALL,
+    "v1-hello-features": Hello(_IDENTITY, features=("control",)),
+    "v1-control": Control(
+        revision=42,
+        active=False,
+        threshold_us=5_000,
+        trace_depth=64,
+        captures=(CaptureRequest(2**64 - 2, 2**63),),
+    ),
+    "v1-control-nothing": Control(revision=43),
+    "v1-controlled": Controlled(42, active=True, threshold_us=30_000, trace_depth=32, refused="threshold_us 1"),
+    "v1-report-capture": _REPORT._replace(slow_events=(_REPORT.slow_events[0]._replace(capture=_CAPTURE),)),
     "v1-report-stalls": _REPORT._replace(stalls=(_STALL._replace(state="ended"),)),
     "v1-datagram-stall": Datagram(identity=_IDENTITY, define=_DEFINE, stall=_STALL),
     "v1-datagram-farewell": Datagram(identity=_IDENTITY, farewell=Farewell(last_sequence=3)),

@@ -9,6 +9,7 @@ from tests.support.wire_strategies import messages
 
 from aiocop_wire import (
     Ack,
+    Control,
     Frame,
     Hello,
     Identity,
@@ -107,7 +108,24 @@ def test_any_msgpack_that_is_not_ours(value):
 
 
 @settings(deadline=None, max_examples=300)
-@given(st.sampled_from(["hello", "welcome", "refused", "ack", "define", "report", "farewell", "datagram"]), _values)
+@given(
+    st.sampled_from(
+        [
+            "hello",
+            "welcome",
+            "refused",
+            "ack",
+            "define",
+            "report",
+            "farewell",
+            "datagram",
+            "stall",
+            "control",
+            "controlled",
+        ]
+    ),
+    _values,
+)
 def test_a_known_type_with_any_body(kind, body):
     _decodes_or_is_refused(msgpack.packb([kind, body]))
 
@@ -240,3 +258,34 @@ def test_a_frame_reads_as_people_write_it():
 
 def test_different_messages_are_different_bytes():
     assert encode(Ack(1)) != encode(Ack(2))
+
+
+def test_what_a_control_does_not_say_is_the_agents_own():
+    assert decode(msgpack.packb(["control", {"revision": 1, "active": None}])) == Control(1)
+    assert decode(msgpack.packb(["control", {"revision": 1, "captures": [[7, 8, "more"]]}])).captures[0] == (7, 8)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"revision": -1},
+        {"revision": 1, "active": 1},
+        {"revision": 1, "threshold_us": "5"},
+        {"revision": 1, "threshold_us": -1},
+        {"revision": 1, "trace_depth": 2.0},
+        {"revision": 1, "captures": [[0, 1]]},
+        {"revision": 1, "captures": [[1]]},
+        {"revision": 1, "captures": [[1, 2]] * 17},
+    ],
+)
+def test_a_control_of_wrong_types_is_refused(body):
+    with pytest.raises(MalformedMessageError):
+        decode(msgpack.packb(["control", body]))
+
+
+def test_a_moment_of_a_capture_points_into_its_traces():
+    kind, body = msgpack.unpackb(encode(GOLDEN["v1-report-capture"]))
+    body["slow_events"][0]["capture"]["moments"][0][3] = 1
+    with pytest.raises(MalformedMessageError, match="moment"):
+        decode(msgpack.packb([kind, body]))

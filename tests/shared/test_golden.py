@@ -10,6 +10,11 @@ from aiocop_wire import PROTOCOL_VERSION, decode, encode
 
 _FOLDER = Path(__file__).parent / "golden"
 _SHA256 = {
+    "v1-control": "537bb1b99d8d638e463c81088d10237f72897b4cb39b56a1cd698a0f8e880f77",
+    "v1-control-nothing": "d01f92160b5696539f21b348e7aabbe43f9e5ad8372f0236d65327fe75aa07df",
+    "v1-controlled": "1b567ed84308639f33f677e7a875f8ed9e90a0b69a7e5dedf3d6b5eefa51a811",
+    "v1-hello-features": "bb13712ac305af139c74496b2b245b76279e59c35bc216210d3d2f5d5e9ab352",
+    "v1-report-capture": "96e8cd7871d23b628822259138546601461cf6b842b76481ab3019ec4452a716",
     "v1-ack": "ee2701a047aae73b15369a465d12a626cb89a64f7545bac85f4a7197b952cf5d",
     "v1-datagram": "e940fa5023538b14089454d21b48ffcf0fcdb704f5b04ce4dad2290db4e0807c",
     "v1-datagram-farewell": "c40e06f82ab409d7f2b13e4df12466dd035729cf5e080bddb6d65e4977e7e90f",
@@ -49,6 +54,8 @@ def test_a_message_of_this_version_is_written_as_its_golden_file(name):
 def test_every_kind_of_message_has_a_golden_file():
     assert {type(message).__name__ for message in GOLDEN.values()} == {
         "Ack",
+        "Control",
+        "Controlled",
         "Datagram",
         "Define",
         "Farewell",

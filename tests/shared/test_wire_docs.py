@@ -10,6 +10,11 @@ from aiocop_wire import (
     PROTOCOL_VERSION,
     REASONS,
     Ack,
+    Capture,
+    CapturedMoment,
+    CaptureRequest,
+    Control,
+    Controlled,
     Datagram,
     Define,
     Farewell,
@@ -36,8 +41,19 @@ from aiocop_wire import (
 _TEXT = (Path(__file__).parents[2] / "docs" / "wire.md").read_text()
 _FLOWING = " ".join(_TEXT.split())
 _WORDS = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`\n]+)`", _TEXT))))
-_MESSAGES = (Hello, Welcome, Refused, Ack, Define, Report, Stall, Farewell, Datagram)
-_ITEMS = (Identity, SiteDefinition, TraceDefinition, SiteDelta, SlowEvent, SlowSite, Health)
+_MESSAGES = (Hello, Welcome, Refused, Ack, Control, Define, Report, Stall, Controlled, Farewell, Datagram)
+_ITEMS = (
+    Identity,
+    SiteDefinition,
+    TraceDefinition,
+    SiteDelta,
+    SlowEvent,
+    SlowSite,
+    Health,
+    CaptureRequest,
+    Capture,
+    CapturedMoment,
+)
 
 
 @pytest.mark.parametrize("kind", _MESSAGES + _ITEMS)
@@ -50,7 +66,7 @@ def test_every_message_has_a_section(kind):
     assert f"\n### {kind.__name__.lower()}\n" in _TEXT
 
 
-@pytest.mark.parametrize("kind", [SiteDefinition, TraceDefinition, SiteDelta, SlowSite])
+@pytest.mark.parametrize("kind", [SiteDefinition, TraceDefinition, SiteDelta, SlowSite, CaptureRequest, CapturedMoment])
 def test_the_elements_of_an_item_are_in_their_order(kind):
     assert f"`[{', '.join(kind._fields)}]`" in _TEXT
 
@@ -67,7 +83,7 @@ def test_every_reason_to_refuse_is_named(error):
 
 @pytest.mark.parametrize(
     "limit",
-    [getattr(limits, name) for name in dir(limits) if name.startswith("MAX_") or name.endswith("_BYTES")],
+    [getattr(limits, name) for name in dir(limits) if name.startswith(("MAX_", "MIN_")) or name.endswith("_BYTES")],
 )
 def test_every_limit_is_stated(limit):
     assert re.search(rf"\b{limit:,}\b".replace(",", " "), _TEXT)

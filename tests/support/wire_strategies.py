@@ -9,6 +9,11 @@ from aiocop_wire import (
     REASONS,
     STALL_STATES,
     Ack,
+    Capture,
+    CapturedMoment,
+    CaptureRequest,
+    Control,
+    Controlled,
     Datagram,
     Define,
     Farewell,
@@ -85,6 +90,13 @@ deltas = st.builds(
 context_values = (
     texts | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.booleans() | st.none()
 )
+moments = st.builds(CapturedMoment, u63, st.integers(-1, 2**63 - 1), u64, st.just(-1))
+captures = st.builds(
+    Capture,
+    request_id=st.integers(1, 2**64 - 1),
+    moments=st.lists(moments, max_size=3).map(tuple),
+    traces=st.lists(frames, max_size=2).map(tuple),
+)
 slow_events = st.builds(
     SlowEvent,
     started_at_ms=u63,
@@ -99,6 +111,7 @@ slow_events = st.builds(
     cpu_us=st.integers(-1, 2**63 - 1),
     gc_us=u63,
     context=st.dictionaries(names, context_values, max_size=4),
+    capture=st.none() | captures,
 )
 stalls = st.builds(
     Stall,
@@ -125,7 +138,16 @@ reports = st.builds(
 farewells = st.builds(Farewell, last_sequence=u63)
 versions = st.just(PROTOCOL_VERSION)
 messages = st.one_of(
-    st.builds(Hello, identity=identities, version=versions),
+    st.builds(Hello, identity=identities, version=versions, features=st.lists(texts, max_size=3).map(tuple)),
+    st.builds(
+        Control,
+        revision=u63,
+        active=st.none() | st.booleans(),
+        threshold_us=st.none() | u63,
+        trace_depth=st.none() | u63,
+        captures=st.lists(st.builds(CaptureRequest, st.integers(1, 2**64 - 1), u64), max_size=3).map(tuple),
+    ),
+    st.builds(Controlled, u63, st.booleans(), u63, u63, texts),
     st.builds(
         Welcome,
         committed_sequence=u63,
