@@ -16,6 +16,7 @@ from aiocop_collector.settings import Settings
 from aiocop_collector.sockets import bind_udp, bind_unix, default_unix_address
 from aiocop_collector.store.announcing import Announcer
 from aiocop_collector.store.database import open_engine, prepare, shown
+from aiocop_collector.store.election import UPKEEP, Election, webhook_duty
 from aiocop_collector.store.transaction import Outcome
 from aiocop_collector.store.writer import Store
 from aiocop_collector.udp_key import find_udp_key
@@ -39,9 +40,11 @@ class Collector:
         self.counters = Counters()
         configuration, _ = read_config(settings.config, Settings.model_fields)
         self.metrics = Metrics(call_sites=configuration.metrics.call_sites)
-        self.courier = Courier(self.engine, configuration.webhooks)
         self._rules_file = RulesFile(settings.rules) if settings.rules is not None else None
         self._following: asyncio.Task[None] | None = None
+        duties = (UPKEEP, *[webhook_duty(webhook.name) for webhook in configuration.webhooks])
+        self.election = Election(self.engine, duties)
+        self.courier = Courier(self.engine, configuration.webhooks, self.election)
         self.store = Store(
             self.engine,
             self.counters,
@@ -49,6 +52,7 @@ class Collector:
             on_commit=self._on_commit,
             announcer=Announcer(configuration.webhooks, configuration.budgets, configuration.public_url),
             rules=self._rules_file.rules if self._rules_file is not None else None,
+            election=self.election,
         )
         self.heartbeats = Heartbeats(self.store, self.counters)
         self.receivers: list[UnixReceiver | UdpReceiver] = []
@@ -61,6 +65,7 @@ class Collector:
             await prepare(self.engine)
             for address in self._settings.listen or (default_unix_address(),):
                 self.receivers.append(self._bind(address))
+            self.election.start()
             self.store.start()
             self.heartbeats.start()
             self.courier.start()
@@ -88,6 +93,7 @@ class Collector:
         await self.heartbeats.stop()
         await self.courier.stop()
         committed = await self.store.stop(STOP_TIMEOUT_S)
+        await self.election.stop()
         for receiver in receivers:
             await receiver.finish()
         await self.engine.dispose()

@@ -53,6 +53,8 @@ class Scrape:
     """None when the database did not answer."""
     names: Mapping[int, tuple[str, str, str, str]]
     """Labels of `costliest()` by hotspot: service, environment, call site, id."""
+    duties: Mapping[str, bool]
+    """Which ones this collector stands for, and whether it is elected."""
 
 
 class Metrics:
@@ -147,6 +149,10 @@ class Metrics:
         yield _gauge("aiocop_collector_pending_reports", "Reports not yet committed.", scrape.status.pending_reports)
         yield _gauge("aiocop_collector_pending_bytes", "Bytes not yet committed.", scrape.status.pending_bytes)
         yield _gauge("aiocop_collector_database_up", "Whether the database answered.", int(scrape.fleet is not None))
+        elected = GaugeMetricFamily("aiocop_collector_elected", "Whether it has the duty.", labels=("duty",))
+        for duty, holds in scrape.duties.items():
+            elected.add_metric((duty,), int(holds))
+        yield elected
         yield from _fleet(scrape.fleet or ())
 
     def _service(self, service_id: int) -> tuple[str, str]:

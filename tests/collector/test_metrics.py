@@ -97,7 +97,7 @@ def outcome(**activity) -> Outcome:
 def page(metrics: Metrics) -> dict[tuple, float]:
     names = {one: ("shop", "", f"line {one}", str(one)) for one in metrics.costliest()}
     status = StoreStatus("idle", None, 0, 0, None)
-    return samples(metrics.page(Scrape({}, status, None, names)).decode())
+    return samples(metrics.page(Scrape({}, status, None, names, {})).decode())
 
 
 def test_cardinality_is_bounded_whatever_is_sent():

@@ -43,6 +43,8 @@ class Readiness(BaseModel):
     database: DatabaseReadiness
     writer: WriterReadiness
     sockets: list[SocketReadiness]
+    duties: dict[str, bool]
+    """What one collector does for all on the store, and whether this is the one: `upkeep`, `webhook NAME`."""
     counters: dict[str, int]
     """Totals of this process, see counters.py."""
 
@@ -88,6 +90,7 @@ async def _readiness(collector: Collector) -> Readiness:
         database=database,
         writer=writer,
         sockets=sockets,
+        duties=dict(collector.election.standing()),
         counters=collector.counters.totals(),
     )
 

@@ -46,7 +46,8 @@ def build_metrics_router(collector: Collector) -> APIRouter:
         for forgotten in names.keys() - set(costliest):
             del names[forgotten]
         shown = {hotspot_id: names[hotspot_id] for hotspot_id in costliest if hotspot_id in names}
-        scrape = Scrape(collector.counters.totals(), collector.store.status(), fleet, shown)
+        duties = collector.election.standing()
+        scrape = Scrape(collector.counters.totals(), collector.store.status(), fleet, shown, duties)
         return Response(
             metrics.page(scrape), headers={"Content-Type": CONTENT_TYPE_LATEST, "Cache-Control": "no-store"}
         )

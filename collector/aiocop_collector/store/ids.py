@@ -59,5 +59,10 @@ def message_id(event: str, facts: tuple[int, ...], webhook: str) -> int:
     return to_signed(stable_id("message", event, *[fact % _RANGE for fact in facts], webhook))
 
 
+def duty_key(duty: str) -> int:
+    """Number of the advisory lock on a duty (election.py)."""
+    return to_signed(stable_id("duty", duty))
+
+
 def slow_event_id(instance: bytes, sequence: int, position: int) -> int:
     return to_signed(stable_id("slow event", instance.hex(), sequence, position))

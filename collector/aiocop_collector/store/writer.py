@@ -28,6 +28,7 @@ from aiocop_collector.rules_file import Rules
 from aiocop_collector.store.announcing import Announcer
 from aiocop_collector.store.condense import missing_spans, sum_some
 from aiocop_collector.store.database import WRITES, blames_values, reason_of
+from aiocop_collector.store.election import UPKEEP, Election
 from aiocop_collector.store.retention import expired
 from aiocop_collector.store.ruling import apply_rules, next_hotspots
 from aiocop_collector.store.schema import agents
@@ -44,6 +45,9 @@ PENDING_BYTES: Final = 4 << 20
 
 PRUNE_INTERVAL_S: Final = 3600.0
 CONDENSE_INTERVAL_S: Final = 30.0
+ELECTION_INTERVAL_S: Final = 2.0
+"""How often a collector that is not elected for upkeep looks whether it is now."""
+
 
 _FIRST_RETRY_S: Final = 0.1
 _LONGEST_RETRY_S: Final = 5.0
@@ -81,8 +85,10 @@ class Store:
         on_commit: Callable[[Outcome, float], None] | None = None,
         announcer: Announcer | None = None,
         rules: Rules | None = None,
+        election: Election | None = None,
     ) -> None:
-        """`on_commit` is told of each commit, and how many seconds it took. It must not raise."""
+        """`on_commit` is told of each commit, and how many seconds it took. It must not raise. Without an election this
+        is the store's only collector."""
         self._engine = engine
         self._counters = counters
         self._retention = retention
@@ -91,6 +97,7 @@ class Store:
         self._announcer = announcer
         self._rules = rules
         self._rules_are_new = rules is not None
+        self._election = election
         self._memory = Memory()
         self._log = structlog.get_logger("aiocop_collector.store")
         self._pending: deque[Arrival] = deque()
@@ -199,11 +206,11 @@ class Store:
             if not self._stopping and self._rules_are_new:
                 await self._apply_rules()
             if not self._stopping and loop.time() >= next_prune_s:
-                next_prune_s = loop.time() + PRUNE_INTERVAL_S
+                next_prune_s = loop.time() + (PRUNE_INTERVAL_S if self._keeps() else ELECTION_INTERVAL_S)
                 await self._prune()
             if not self._stopping and loop.time() >= next_condense_s:
                 await self._condense()
-                next_condense_s = loop.time() + CONDENSE_INTERVAL_S
+                next_condense_s = loop.time() + (CONDENSE_INTERVAL_S if self._keeps() else ELECTION_INTERVAL_S)
             if not self._pending:
                 continue
             if self._settled >= self._hurried:
@@ -315,12 +322,16 @@ class Store:
         if self._bytes < PENDING_BYTES // 2 and not self._stopping:
             self._room.set()
 
+    def _keeps(self) -> bool:
+        """Whether upkeep is to be done by this collector now."""
+        return not self._stopping and (self._election is None or self._election.holds(UPKEEP))
+
     async def _prune(self) -> None:
         """Delete what is too old, in batches; a failure waits for the next time."""
         try:
             for old in expired(self._retention, int(self._clock_s() * 1000)):
                 more = True
-                while more and not self._stopping:
+                while more and self._keeps():
                     async with self._engine.connect() as connection:
                         await connection.execution_options(**{WRITES: True})
                         async with connection.begin():
@@ -353,11 +364,13 @@ class Store:
     async def _condense(self) -> None:
         """Sum the spans that are over, between commits; a failure waits for the next time."""
         try:
+            if not self._keeps():
+                return
             now_ms = int(self._clock_s() * 1000)
             async with self._engine.connect() as connection:
                 wanted = iter(await missing_spans(connection, self._retention, now_ms // 1000))
             more = True
-            while more and not self._stopping:
+            while more and self._keeps():
                 async with self._engine.connect() as connection:
                     await connection.execution_options(**{WRITES: True})
                     async with connection.begin():

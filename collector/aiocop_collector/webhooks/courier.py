@@ -1,7 +1,8 @@
 """Delivering the outbox: one task, with back-off and a rate limit for each webhook.
 
 At least once: a message is claimed for LEASE_S before it is sent, and given a result after; whoever dies in between
-leaves it to be sent again, with the same `webhook-id`. Several collectors on one store never hold the same claim. An
+leaves it to be sent again, with the same `webhook-id`. Of several collectors on one store the elected one delivers, so
+that the rate limit holds for all of them; should two believe it of themselves, they never hold the same claim. An
 attempt tries briefly (stamina); then the row waits, twice as long each time, until GIVE_UP_MS.
 """
 
@@ -24,6 +25,7 @@ from standardwebhooks import Webhook as Signature
 from aiocop_collector.config_file import Webhook
 from aiocop_collector.errors import SettingsError
 from aiocop_collector.store.database import WRITES, reason_of
+from aiocop_collector.store.election import Election, webhook_duty
 from aiocop_collector.store.ids import to_hex
 from aiocop_collector.store.schema import outbox
 from aiocop_collector.webhooks.message_texts import body_of
@@ -33,8 +35,8 @@ LEASE_S: Final = 120.0
 GIVE_UP_MS: Final = 86_400_000
 FIRST_WAIT_S: Final = 5.0
 LONGEST_WAIT_S: Final = 3600.0
-IDLE_S: Final = 15.0
-"""How often the outbox is looked at unasked: another collector may have written to it and died."""
+IDLE_S: Final = 3.0
+"""How often the outbox is looked at unasked: the other collectors write to it too."""
 
 _TIMEOUT_S: Final = 10.0
 _TRIES: Final = 2
@@ -73,12 +75,18 @@ class Courier:
     """Runs between `start` and `stop`. Raises SettingsError when made with a secret that cannot be used."""
 
     def __init__(
-        self, engine: AsyncEngine, webhooks: Sequence[Webhook], *, clock_s: Callable[[], float] = time.time
+        self,
+        engine: AsyncEngine,
+        webhooks: Sequence[Webhook],
+        election: Election,
+        *,
+        clock_s: Callable[[], float] = time.time,
     ) -> None:
         self._engine = engine
         self._webhooks: Mapping[str, Webhook] = {webhook.name: webhook for webhook in webhooks}
         self._signatures = {webhook.name: _signature(webhook) for webhook in webhooks}
         self._paces = {webhook.name: _Pace(webhook.max_per_minute) for webhook in webhooks}
+        self._election = election
         self._clock_s = clock_s
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -118,7 +126,8 @@ class Courier:
     async def _deliver_due(self, client: httpx.AsyncClient) -> float:
         """Deliver what may be delivered now. How many seconds nothing more is to be done."""
         now_s = self._clock_s()
-        held = {name: pace.wait_s(now_s) for name, pace in self._paces.items()}
+        ours = [name for name in self._webhooks if self._election.holds(webhook_duty(name))]
+        held = {name: self._paces[name].wait_s(now_s) for name in ours}
         free = [name for name, wait_s in held.items() if wait_s <= 0]
         waits_s = [wait_s for wait_s in held.values() if wait_s > 0]
         async with self._engine.connect() as connection:
@@ -130,7 +139,8 @@ class Courier:
             next_ms = (await connection.execute(later)).scalar()
         for row in rows:
             pace = self._paces[row.webhook]
-            if pace.wait_s(self._clock_s()) <= 0 and await self._claim(row):
+            elected = self._election.holds(webhook_duty(row.webhook))
+            if elected and pace.wait_s(self._clock_s()) <= 0 and await self._claim(row):
                 pace.count(self._clock_s())
                 await self._deliver(client, row)
         if rows:
