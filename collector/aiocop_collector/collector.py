@@ -121,5 +121,6 @@ class Collector:
 
     def _bind(self, address: Address) -> UnixReceiver | UdpReceiver:
         if isinstance(address, UnixAddress):
-            return UnixReceiver(bind_unix(address), address, self.store, self.counters, self.heartbeats)
+            bound = bind_unix(address, mode=self._settings.socket_mode, group=self._settings.socket_group)
+            return UnixReceiver(bound, address, self.store, self.counters, self.heartbeats)
         return UdpReceiver(bind_udp(address), self.store, self.counters, key=self._udp_key)

@@ -8,6 +8,8 @@ the default.
 | `--database`   | `AIOCOP_DATABASE`   | `sqlite:///` and `collector.sqlite3` in the user's data directory         |
 | `--token-file` | `AIOCOP_TOKEN_FILE` | none: loopback only                                                       |
 | `--retention`  | `AIOCOP_RETENTION`  | `30d`                                                                     |
+| `--socket-mode` | `AIOCOP_SOCKET_MODE` | `0660`: the collector's user and group may connect                      |
+| `--socket-group` | `AIOCOP_SOCKET_GROUP` | none: the group that new files of the collector's user have           |
 | `--rules`      | `AIOCOP_RULES`      | none: a TOML file of owners, ignored code and severities (rules_file.py)    |
 | `--config`     | `AIOCOP_CONFIG`     | none: a TOML file with any of these, and what has no flag (config_file.py) |
 | `--udp-key-file` | `AIOCOP_UDP_KEY_FILE` | none: udp on loopback only                                            |
@@ -113,6 +115,17 @@ def _read_retention(value: object) -> timedelta:
     return duration
 
 
+def _read_mode(value: object) -> int:
+    if isinstance(value, int):
+        return value
+    text = str(value)
+    if not 3 <= len(text) <= 4 or not set(text) <= set("01234567") or int(text, 8) > 0o777:
+        raise ValueError("permissions are three octal digits, like 0660 or 0666")
+    if not int(text, 8) & 0o200:
+        raise ValueError("the owner must be allowed to write, like in 0660")
+    return int(text, 8)
+
+
 class Settings(BaseSettings):
     """What one collector was told. Immutable; made by `load_settings` or, in tests, directly."""
 
@@ -129,6 +142,10 @@ class Settings(BaseSettings):
     tokens.py)."""
     retention: Annotated[timedelta, BeforeValidator(_read_retention)] = timedelta(days=30)
     """How long day totals are kept; hours and minutes are kept shorter (see retention.py)."""
+    socket_mode: Annotated[int, BeforeValidator(_read_mode)] = 0o660
+    """Permissions of the Unix sockets: who may write to one may report."""
+    socket_group: str | None = None
+    """Group of the Unix sockets, by name or number."""
     rules: Path | None = None
     """A TOML file that says who owns which code, what is ignored, and how severe operations are (see rules_file.py)."""
     config: Path | None = None

@@ -6,6 +6,7 @@ Every function here raises BindError and returns a non-blocking socket that its 
 import contextlib
 import errno
 import fcntl
+import grp
 import os
 import socket
 import stat
@@ -44,25 +45,36 @@ def default_unix_address() -> UnixAddress:
     )
 
 
-def bind_unix(address: UnixAddress) -> socket.socket:
-    """A listening stream socket at a path that only its user and group can connect to.
+def bind_unix(address: UnixAddress, *, mode: int = 0o660, group: str | None = None) -> socket.socket:
+    """A listening stream socket at a path; to connect one must be allowed to write to it, as `mode` and `group` say.
 
-    A socket file nobody answers on (its collector was killed) is replaced; one that somebody answers on is an error.
+    A directory that is made for it can be entered by the same group. A socket file nobody answers on (its collector was
+    killed) is replaced; one that somebody answers on is an error.
     """
     path = Path(address.path)
+    group_id = -1 if group is None else _group_id(group)
     try:
-        _make_directory(path.parent)
+        if _make_directory(path.parent):
+            os.chown(path.parent, -1, group_id)
         with _locked(path.parent):
             _remove_stale(path)
             bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
             try:
                 bound.bind(address.path)
                 # Before listen(): until then nobody can connect, whatever the umask made of the mode.
-                path.chmod(0o660)
+                os.chown(path, -1, group_id)
+                path.chmod(mode)
                 bound.listen(BACKLOG)
             except OSError:
                 bound.close()
                 raise
+    except PermissionError as error:
+        if group is None:
+            raise BindError(f"{address} cannot be listened on: {error.strerror}") from error
+        raise BindError(
+            f"{address} cannot be listened on: {error.strerror}; to give the socket to the group {group!r}, the "
+            "collector's user must be a member of it"
+        ) from error
     except OSError as error:
         raise BindError(f"{address} cannot be listened on: {error.strerror}") from error
     return bound
@@ -114,9 +126,20 @@ def _bind(host: str, port: int, kind: socket.SocketKind, shown: str) -> socket.s
     return bound
 
 
-def _make_directory(directory: Path) -> None:
-    if not directory.is_dir():
-        directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+def _make_directory(directory: Path) -> bool:
+    """Whether it was made."""
+    if directory.is_dir():
+        return False
+    directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+    return True
+
+
+def _group_id(group: str) -> int:
+    """Of a group's name or number. Raises BindError."""
+    try:
+        return int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise BindError(f"--socket-group: there is no group {group!r} on this machine") from None
 
 
 @contextlib.contextmanager

@@ -79,6 +79,29 @@ def test_the_socket_is_for_its_user_and_group_only(tmp_path):
         assert stat.S_IMODE(made.stat().st_mode) == 0o750
 
 
+def test_who_may_connect_can_be_chosen(tmp_path):
+    made = tmp_path / "made"
+    group = 1 if os.geteuid() == 0 else os.getgroups()[-1]
+    arguments = ("--listen", f"unix://{made}/c.sock", "--socket-mode", "666", "--socket-group", str(group))
+    with run_collector(tmp_path, *arguments):
+        status = (made / "c.sock").stat()
+        assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o666, group)
+        assert made.stat().st_gid == group
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--socket-mode", "999"), "--socket-mode 999: permissions are three octal digits"),
+        (("--socket-mode", "0440"), "--socket-mode 0440: the owner must be allowed to write"),
+        (("--socket-group", "no such group"), "--socket-group: there is no group 'no such group'"),
+    ],
+)
+def test_permissions_that_cannot_be_are_one_sentence(tmp_path, arguments, complaint):
+    with pytest.raises(AssertionError, match=complaint), run_collector(tmp_path, *arguments):
+        pass
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_commits_acknowledges_and_ends_cleanly(tmp_path, number):
     identity = make_identity()

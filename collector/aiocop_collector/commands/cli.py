@@ -90,6 +90,22 @@ def _serve(
             "at most 3. Default: `30d`. [env: AIOCOP_RETENTION]",
         ),
     ] = None,
+    socket_mode: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OCTAL",
+            help="Permissions of the Unix sockets: who may write to one may report. Default: `0660`. "
+            "[env: AIOCOP_SOCKET_MODE]",
+        ),
+    ] = None,
+    socket_group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GROUP",
+            help="Group of the Unix sockets, by name or number; the collector's user must be a member. "
+            "Default: its own. [env: AIOCOP_SOCKET_GROUP]",
+        ),
+    ] = None,
     rules: Annotated[
         Path | None,
         typer.Option(
@@ -137,6 +153,8 @@ def _serve(
         "database": database,
         "token_file": token_file,
         "retention": retention,
+        "socket_mode": socket_mode,
+        "socket_group": socket_group,
         "rules": rules,
         "config": config,
         "udp_key_file": udp_key_file,
