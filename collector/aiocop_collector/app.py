@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import Depends, FastAPI
 
 from aiocop_collector.api import build_router, install_problem_handlers
+from aiocop_collector.api.entity_tags import EntityTags
 from aiocop_collector.api.health import build_health_router
 from aiocop_collector.api.metrics_page import Timing, build_metrics_router
 from aiocop_collector.api.security import BearerTokens, Limits, LocalHosts, SafeHeaders
@@ -54,6 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(build_router(Queries(collector.engine)), dependencies=[Depends(collector.settle)])
     app.include_router(build_metrics_router(collector))
     install_problem_handlers(app)
+    app.add_middleware(EntityTags)
     app.add_middleware(Timing, observe=collector.metrics.time_query)
     if tokens:
         app.add_middleware(BearerTokens, tokens=tokens)

@@ -54,8 +54,9 @@ def build_health_router(collector: Collector) -> APIRouter:
     router = APIRouter(tags=["health"])
 
     @router.get("/healthz", summary="Is the process alive")
-    async def get_healthz() -> Alive:
+    async def get_healthz(response: Response) -> Alive:
         """200 as long as the process answers at all."""
+        response.headers["Cache-Control"] = "no-store"
         return Alive()
 
     @router.get("/readyz", summary="Can it keep what it is sent", responses={503: {"model": Readiness}})

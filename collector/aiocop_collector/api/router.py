@@ -15,6 +15,7 @@ from aiocop_collector.answers.models import (
     StallsAnswer,
     Timeline,
 )
+from aiocop_collector.api.entity_tags import CACHEABLE
 from aiocop_collector.api.parameters import (
     AgentsParameters,
     DecisionBody,
@@ -33,9 +34,9 @@ HotspotId = Annotated[str, Path(description="As in GET /hotspots.", examples=["9
 _UNPROCESSABLE = HTTPStatus(422)
 
 
-async def _never_stored(response: Response) -> None:
-    # An answer is old a second later, and shows what a service is made of.
-    response.headers["Cache-Control"] = "no-store"
+async def _kept_by_nobody_else(request: Request, response: Response) -> None:
+    # An answer shows what a service is made of, and may be old a second later (see entity_tags.py).
+    response.headers["Cache-Control"] = CACHEABLE if request.method == "GET" else "no-store"
 
 
 def who_asks(request: Request) -> str:
@@ -46,7 +47,7 @@ def who_asks(request: Request) -> str:
 def build_router(queries: Queries) -> APIRouter:
     """Everything that reads the store, and the decisions of people. Errors need `install_problem_handlers`."""
     router = APIRouter(
-        dependencies=[Depends(_never_stored)],
+        dependencies=[Depends(_kept_by_nobody_else)],
         responses=problem_responses(_UNPROCESSABLE, HTTPStatus.SERVICE_UNAVAILABLE),
     )
     of_one = problem_responses(HTTPStatus.NOT_FOUND)
