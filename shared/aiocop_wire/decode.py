@@ -33,6 +33,7 @@ from aiocop_wire.messages import (
     Hello,
     Identity,
     Message,
+    Overhead,
     Refused,
     Report,
     SiteDefinition,
@@ -416,12 +417,26 @@ def _read_dropped(body: _Body) -> dict[str, int]:
     return dropped
 
 
+def _read_overhead(health: _Body) -> Overhead | None:
+    if "overhead" not in health:
+        return None
+    overhead = _map(health, "overhead")
+    return Overhead(
+        level=_int(overhead, "level", default=0, high=_MAX_U32),
+        share_ppm=_int(overhead, "share_ppm", default=0, high=_MAX_U32),
+        budget_ppm=_int(overhead, "budget_ppm", default=0, high=_MAX_U32),
+        since_ms=_int(overhead, "since_ms", default=0),
+        reductions=_int(overhead, "reductions", default=0),
+    )
+
+
 def _read_health(body: _Body) -> Health:
     health = _map(body, "health")
     return Health(
         recorded=_int(health, "recorded", default=0),
         slices=_int(health, "slices", default=0),
         agent_cpu_us=_int(health, "agent_cpu_us", default=0),
+        overhead=_read_overhead(health),
     )
 
 

@@ -18,6 +18,7 @@ from aiocop_wire.messages import (
     Define,
     Farewell,
     Frame,
+    Health,
     Hello,
     Identity,
     Message,
@@ -158,8 +159,18 @@ def _welcome_body(welcome: Welcome) -> dict[str, Any]:
     return body
 
 
+def _health_body(health: Health) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "recorded": health.recorded,
+        "slices": health.slices,
+        "agent_cpu_us": health.agent_cpu_us,
+    }
+    if health.overhead is not None:
+        body["overhead"] = health.overhead._asdict()
+    return body
+
+
 def _report_body(report: Report) -> dict[str, Any]:
-    health = report.health
     body = {
         "sequence": report.sequence,
         "started_at_ms": report.started_at_ms,
@@ -167,11 +178,7 @@ def _report_body(report: Report) -> dict[str, Any]:
         "deltas": report.deltas,  # named tuples are packed as the arrays they are: there may be thousands
         "slow_events": [_slow_event_body(event) for event in report.slow_events],
         "dropped": dict(report.dropped),
-        "health": {
-            "recorded": health.recorded,
-            "slices": health.slices,
-            "agent_cpu_us": health.agent_cpu_us,
-        },
+        "health": _health_body(report.health),
     }
     if report.stalls:
         body["stalls"] = [_stall_body(stall) for stall in report.stalls]

@@ -16,7 +16,7 @@ line in the history below and new golden files; the old golden files stay.
 
 History of versions
     1   the first. Later: Welcome.features, Stall, Report.stalls, Datagram.stall; Hello.features, Control, Controlled,
-        SlowEvent.capture.
+        SlowEvent.capture; Health.overhead.
 """
 
 from collections.abc import Mapping
@@ -267,6 +267,21 @@ class Stall(NamedTuple):
     thread_name: str = ""
 
 
+class Overhead(NamedTuple):
+    """What an agent costs the loops that it watches, and how closely it looks therefore."""
+
+    level: int = 0
+    """How much of its detail the agent has given up to keep within its budget: 0 for none, 3 for counts only."""
+    share_ppm: int = 0
+    """Part of the busiest loop thread's time that the agent took in the last second or so, in millionths."""
+    budget_ppm: int = 0
+    """What it may take, in millionths; 0 where it never gives up detail."""
+    since_ms: int = 0
+    """Since when (Unix time) the level holds; 0 where it was never another."""
+    reductions: int = 0
+    """How often it gave up detail: steps to a higher level since the start."""
+
+
 class Health(NamedTuple):
     """The agent's own totals since it started."""
 
@@ -276,6 +291,8 @@ class Health(NamedTuple):
     """Slices run on all loops."""
     agent_cpu_us: int = 0
     """CPU time of the agent's own threads."""
+    overhead: Overhead | None = None
+    """None where the agent does not tell."""
 
 
 class Report(NamedTuple):

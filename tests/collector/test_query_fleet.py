@@ -5,6 +5,7 @@ from tests.support.known_activity import NOW_S, rfc3339
 
 DAY = (1_769_774_400, 1_769_864_400)
 MONTH = (1_767_225_600, 1_769_904_000)
+OVERHEAD = {"share": 0.0145, "budget": 0.01, "level": 2, "since": rfc3339(1_769_774_400), "reductions": 5}
 
 
 def visible(fleet, since_s, until_s):
@@ -97,6 +98,7 @@ async def test_agents_say_who_they_are_and_what_became_of_their_reports(api, fle
             "recorded": 1234,
             "slices": 99,
             "agent_cpu_ms": 4.567,
+            "overhead": None if process.pid % 2 else OVERHEAD,
             "stalls": [],
         }
     seen = [agent["last_seen"] for agent in answer["agents"]]

@@ -18,6 +18,7 @@ from aiocop_wire import (
     Hello,
     Identity,
     Message,
+    Overhead,
     Refused,
     Report,
     SiteDefinition,
@@ -131,5 +132,12 @@ GOLDEN: dict[str, Message] = {
     "v1-report-capture": _REPORT._replace(slow_events=(_REPORT.slow_events[0]._replace(capture=_CAPTURE),)),
     "v1-report-stalls": _REPORT._replace(stalls=(_STALL._replace(state="ended"),)),
     "v1-datagram-stall": Datagram(identity=_IDENTITY, define=_DEFINE, stall=_STALL),
+    "v1-report-overhead": _REPORT._replace(
+        health=_REPORT.health._replace(
+            overhead=Overhead(
+                level=2, share_ppm=14_500, budget_ppm=10_000, since_ms=1_700_000_035_000, reductions=2**32
+            )
+        )
+    ),
     "v1-datagram-farewell": Datagram(identity=_IDENTITY, farewell=Farewell(last_sequence=3)),
 }

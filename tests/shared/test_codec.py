@@ -230,7 +230,7 @@ def test_an_older_peer_may_say_less():
         msgpack.packb(["report", {"sequence": 1, "started_at_ms": 2, "span_ms": 3, "deltas": [[1, 2, 3, 4, 5]]}])
     )
     assert report.deltas[0].bins == ()
-    assert report.health.recorded == 0
+    assert (report.health.recorded, report.health.overhead) == (0, None)
     define = decode(msgpack.packb(["define", {"sites": [[1, "open", 2, "io", "io_blocking", 10, [["a.py", 1, "f"]]]]}]))
     assert (define.sites[0].call_site, define.sites[0].advice, define.sites[0].frames[0].kind) == (0, "", 0)
 

@@ -9,6 +9,9 @@ from tests.support.known_activity import DAY_S, Calls, Fleet, Place, Process, id
 from aiocop_collector.store import schema
 from aiocop_wire import bin_of
 
+OVERHEADS = ("[2,14500,10000,1769774400000,5]", None)
+"""What agents with an even and with an odd pid say that they cost."""
+
 
 async def fill(url: str, fleet: Fleet) -> None:
     """Create the tables in an empty database and write the fleet's activity, as ingest would have left it."""
@@ -124,6 +127,7 @@ def _agent_row(process: Process, service: int, release: int, at_ms: int) -> dict
         "recorded": 1234,
         "slices": 99,
         "agent_cpu_us": 4567,
+        "overhead": OVERHEADS[process.pid % 2],
     }
 
 

@@ -21,6 +21,7 @@ from aiocop_wire import (
     Health,
     Hello,
     Identity,
+    Overhead,
     Refused,
     Report,
     SiteDefinition,
@@ -124,6 +125,7 @@ stalls = st.builds(
     counted=st.booleans(),
     thread_name=names,
 )
+overheads = st.builds(Overhead, level=u32, share_ppm=u32, budget_ppm=u32, since_ms=u63, reductions=u63)
 reports = st.builds(
     Report,
     sequence=st.integers(1, 2**63 - 1),
@@ -132,7 +134,7 @@ reports = st.builds(
     deltas=st.lists(deltas, max_size=4).map(tuple),
     slow_events=st.lists(slow_events, max_size=2).map(tuple),
     dropped=st.dictionaries(names, u63, max_size=4),
-    health=st.builds(Health, recorded=u63, slices=u63, agent_cpu_us=u63),
+    health=st.builds(Health, recorded=u63, slices=u63, agent_cpu_us=u63, overhead=st.none() | overheads),
     stalls=st.lists(stalls, max_size=2).map(tuple),
 )
 farewells = st.builds(Farewell, last_sequence=u63)

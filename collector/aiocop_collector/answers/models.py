@@ -345,6 +345,16 @@ class StallInProgress(Answer):
     blocked_ms: float
 
 
+class OverheadAnswer(Answer):
+    """What an agent costs the loops that it watches, as it last said."""
+
+    share: float = Field(description="Its part of the busiest loop thread's time, 0 to 1.")
+    budget: float | None = Field(description="What it may take; null where it never gives up detail for it.")
+    level: int = Field(description="Detail given up for the budget: 0 none, 1 and 2 part of it, 3 all but counts.")
+    since: Time | None = Field(description="From when on the level holds; null where it was never another.")
+    reductions: int = Field(description="How often it gave up detail.")
+
+
 class AgentAnswer(Answer):
     """One process (from `start()` to its end), and what became of its reports."""
 
@@ -372,6 +382,7 @@ class AgentAnswer(Answer):
     recorded: int = Field(description="Blocking calls the agent has counted.")
     slices: int
     agent_cpu_ms: float = Field(description="CPU time of the agent's own threads.")
+    overhead: OverheadAnswer | None = Field(description="Null for an agent that does not tell.")
     stalls: list[StallInProgress] = Field(description="Loops of it that are frozen now, longest first.")
 
 

@@ -13,6 +13,7 @@ from aiocop_collector.answers.models import (
     AgentsAnswer,
     OperationAnswer,
     OperationsAnswer,
+    OverheadAnswer,
     ServiceAnswer,
     ServicesAnswer,
     StallInProgress,
@@ -24,7 +25,7 @@ from aiocop_collector.queries.hotspots import window_answer
 from aiocop_collector.queries.rows import milliseconds
 from aiocop_collector.queries.scope import Scope, exact_sum, open_scope
 from aiocop_collector.queries.windows import Window, parse_instant, parse_window
-from aiocop_collector.store.agents import chunks
+from aiocop_collector.store.agents import chunks, read_overhead
 from aiocop_collector.store.ids import to_hex
 from aiocop_collector.store.schema import agents, hotspots, releases, services, sites, stalls
 
@@ -209,6 +210,19 @@ def _agents_in(window: Window) -> Any:
     )
 
 
+def _overhead(stored: str | None) -> OverheadAnswer | None:
+    overhead = read_overhead(stored)
+    if overhead is None:
+        return None
+    return OverheadAnswer(
+        share=overhead.share_ppm / 1e6,
+        budget=overhead.budget_ppm / 1e6 if overhead.budget_ppm else None,
+        level=overhead.level,
+        since=to_rfc3339(overhead.since_ms) if overhead.since_ms else None,
+        reductions=overhead.reductions,
+    )
+
+
 def _agent(row: Row[Any], frozen: list[StallInProgress]) -> AgentAnswer:
     said_farewell = row.farewell_sequence is not None
     return AgentAnswer(
@@ -234,5 +248,6 @@ def _agent(row: Row[Any], frozen: list[StallInProgress]) -> AgentAnswer:
         recorded=row.recorded,
         slices=row.slices,
         agent_cpu_ms=milliseconds(row.agent_cpu_us),
+        overhead=_overhead(row.overhead),
         stalls=frozen,
     )

@@ -16,7 +16,7 @@ from aiocop_collector.store import ids
 from aiocop_collector.store.delivery import Delivery
 from aiocop_collector.store.schema import agents
 from aiocop_collector.store.statements import Statements
-from aiocop_wire import Health, Identity
+from aiocop_wire import Health, Identity, Overhead
 
 IDS_PER_QUERY: Final = 500
 """Values in one IN (…): below every limit on a statement's parameters."""
@@ -42,7 +42,7 @@ class AgentRecord:
         )
         self._first_seen_ms: int = row["first_seen_ms"]
         self._dropped: Mapping[str, int] = json.loads(row["dropped"])
-        self._health = Health(row["recorded"], row["slices"], row["agent_cpu_us"])
+        self._health = Health(row["recorded"], row["slices"], row["agent_cpu_us"], read_overhead(row["overhead"]))
         self._dropped_before = self._dropped
         self._duplicated_before: int = row["reports_duplicated"]
 
@@ -100,7 +100,17 @@ class AgentRecord:
             self._health.recorded,
             self._health.slices,
             self._health.agent_cpu_us,
+            _overhead_text(self._health.overhead),
         )
+
+
+def read_overhead(text: str | None) -> Overhead | None:
+    """What `agents.overhead` holds; None for an agent that never told."""
+    return Overhead(*json.loads(text)[: len(Overhead._fields)]) if text else None
+
+
+def _overhead_text(overhead: Overhead | None) -> str | None:
+    return None if overhead is None else json.dumps(overhead, separators=(",", ":"))
 
 
 def clean(text: str) -> str:
@@ -155,5 +165,6 @@ def _new_row(arrival: Arrival, now_ms: int) -> tuple[Any, ...]:
         "recorded": 0,
         "slices": 0,
         "agent_cpu_us": 0,
+        "overhead": None,
     }
     return AgentRecord(arrival.identity, arrival.transport, nothing_yet).values(now_ms)

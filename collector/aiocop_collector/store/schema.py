@@ -80,6 +80,7 @@ agents: Final = Table(
     Column("recorded", BigInteger, nullable=False),
     Column("slices", BigInteger, nullable=False),
     Column("agent_cpu_us", BigInteger, nullable=False),
+    Column("overhead", Text),  # JSON array of aiocop_wire.Overhead, as the agent last said; NULL where it never did
     sqlite_with_rowid=False,
 )
 
