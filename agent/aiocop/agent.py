@@ -29,6 +29,7 @@ from aiocop.heartbeat import Heartbeat, open_heartbeat
 from aiocop.identity import ProcessIdentity
 from aiocop.loops import RUNNER_MODULE, Loops
 from aiocop.opentelemetry_context import active_span
+from aiocop.remote_control import RemoteControl
 from aiocop.severity import WEIGHTS
 from aiocop.shipping.shipper import Shipper
 from aiocop.slice import Slices
@@ -64,6 +65,9 @@ class Agent:
         self._loops = Loops(self._slices, self._watchdog)
         self._turns = Turns(self._slices)
         self._garbage_pauses = GarbagePauses(self._slices)
+        self.remote_control = RemoteControl(self._slices, self._change_now)
+        self._activated = False
+        """What activate() and deactivate() said; a collector may pause the agent all the same."""
         self._shipper: Shipper | None = None
         self.configuration: Configuration | None = None
         self._wrappers_installed = False
@@ -84,6 +88,7 @@ class Agent:
         threshold_ms: float | None = None,
         stall_after_ms: float | None = None,
         enabled: bool | None = None,
+        remote_control: bool | None = None,
         application: Sequence[str] = (),
         udp_key_file: str | None = None,
         udp_key: str | None = None,
@@ -99,6 +104,7 @@ class Agent:
             threshold_ms=threshold_ms,
             stall_after_ms=stall_after_ms,
             enabled=enabled,
+            remote_control=remote_control,
             application=application,
             udp_key_file=udp_key_file,
             udp_key=udp_key,
@@ -138,6 +144,7 @@ class Agent:
 
     def _start_shipping(self, configuration: Configuration) -> None:
         self._slices.shipping = True
+        self.remote_control.reset(accepts=configuration.remote_control)
         stall_after_ns = round(configuration.stall_after_ms * 1e6)
         stalls = heartbeat = None
         # Without the watchdog nobody looks at slices that run, nor says when they have ended.
@@ -153,6 +160,7 @@ class Agent:
             stalls=stalls,
             heartbeat_descriptor=lambda: _CLOSED if heartbeat is None else heartbeat.descriptor,
             udp_key=configuration.udp_key.reveal(),
+            control=self.remote_control,
         )
         self._shipper.start()
 
@@ -176,6 +184,7 @@ class Agent:
     def stop(self, timeout: float = EXIT_FLUSH_S) -> bool:
         """See `aiocop.stop`."""
         with self._lock:
+            self._activated = False
             self._slices.active = False
             self.events.remove_provider(active_span)
             self._loops.remove()
@@ -188,6 +197,7 @@ class Agent:
             # Before the flush: without the watchdog nobody would say that a slice has ended.
             self._end_heartbeat(Heartbeat.close)
             flushed = shipper.stop(timeout) if shipper is not None else True
+            self.remote_control.reset(accepts=False)
             self._slices.shipping = False
             self._slices.begin_anew(self._new_aggregate())
             self._wrappers_installed = False
@@ -229,13 +239,13 @@ class Agent:
                 _logger.warning("detect_slow_tasks called more than once, ignoring")
                 return
             self._detecting = True
-            self._slices.threshold_ns = round(threshold_ms * 1e6)
+            self.remote_control.set_own_threshold(round(threshold_ms * 1e6))
             if on_slow_task is not None:
                 self.events.add_callback(on_slow_task)
             self._loops.install()
             self.calls.when_imported("uvloop", self._loops.install_uvloop)
-            if self._slices.active:
-                self.activate()
+            if self._activated:
+                self._settle_activity()
             self._register_process_hooks()
             if sample:
                 self._watchdog.start()
@@ -255,22 +265,42 @@ class Agent:
     def activate(self) -> None:
         """See `aiocop.activate`."""
         with self._lock:
-            if self._detecting:
-                self._loops.install()
-                self._turns.install()
-                self._garbage_pauses.install()
-            self._slices.active = True
-            # Called inside a task, the rest of its running slice counts too.
-            if self._detecting and asyncio._get_running_loop() is not None:  # noqa: SLF001 - get_running_loop raises
-                self._slices.enter_implicit(self._slices.this_thread())
+            self._activated = True
+            self._settle_activity()
 
     def deactivate(self) -> None:
         """See `aiocop.deactivate`."""
         with self._lock:
+            self._activated = False
+            self._settle_activity()
+
+    def _settle_activity(self) -> None:
+        """Measure, or do not, as the process and the collector want it."""
+        if not self._activated or self.remote_control.paused:
             self._slices.active = False
             self._loops.pause()
             self._turns.remove()
             self._garbage_pauses.remove()
+            return
+        if self._detecting:
+            self._loops.install()
+            self._turns.install()
+            self._garbage_pauses.install()
+        self._slices.active = True
+        # Called inside a task, the rest of its running slice counts too.
+        if self._detecting and asyncio._get_running_loop() is not None:  # noqa: SLF001 - get_running_loop raises
+            self._slices.enter_implicit(self._slices.this_thread())
+
+    def _change_now(self, change: Callable[[], None]) -> bool:
+        """Change what a collector wants to be changed. False where somebody holds the lock: who may wait for us."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            change()
+            self._settle_activity()
+        finally:
+            self._lock.release()
+        return True
 
     def allow(self, operation: str | None, module: str | None, function: str | None) -> AllowRule:
         """See `aiocop.allow`."""
@@ -320,8 +350,9 @@ class Agent:
 
     @threshold_ms.setter
     def threshold_ms(self, threshold_ms: float) -> None:
-        """From the next slice on."""
-        self._slices.threshold_ns = round(threshold_ms * 1e6)
+        """From the next slice on, unless a collector wants another one."""
+        with self._lock:
+            self.remote_control.set_own_threshold(round(threshold_ms * 1e6))
 
     def reset_blocking_events(self) -> None:
         """See `aiocop.reset_blocking_events`."""
@@ -336,6 +367,7 @@ class Agent:
             "slices": aggregate.slices(),
             "faults": self._slices.faults,
             "callback_failures": self.events.failures,
+            "remote_control": self.remote_control.status(),
             "allowed": {str(rule): rule.matches for rule in self._traces.rules},
         }
         if shipper is None:
@@ -411,6 +443,7 @@ class Agent:
         if not self._detecting:
             return
         self._lock = threading.RLock()
+        was_paused = self.remote_control.paused
         self._watchdog.abandon()
         if self._shipper is not None:
             self._shipper.abandon()
@@ -420,3 +453,5 @@ class Agent:
             self._watchdog.start()
         if self._shipper is not None and self.configuration is not None:
             self._start_shipping(self.configuration)
+            if was_paused:
+                self._settle_activity()  # nobody has paused this one yet

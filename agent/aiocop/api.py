@@ -21,6 +21,7 @@ def start(
     threshold_ms: float | None = None,
     stall_after_ms: float | None = None,
     enabled: bool | None = None,
+    remote_control: bool | None = None,
     application: Sequence[str] = (),
     udp_key_file: str | None = None,
     udp_key: str | None = None,
@@ -29,9 +30,10 @@ def start(
     """Set up, activate and ship, in one call; before a loop runs or inside of one. Further calls change nothing.
 
     `collector` is an address, `unix:///run/aiocop/collector.sock` or `udp://127.0.0.1:8718`. `threshold_ms` is the time
-    from which a slice is slow. `application` names packages that are application code although they are installed like
-    libraries. `udp_key_file` (or `udp_key`) is the key shared with a udp collector. What is not given comes from the
-    environment (`AIOCOP_SERVICE`, …), see docs/configuration.md.
+    from which a slice is slow. `remote_control` lets the collector change settings of this agent (docs/configuration.md
+    says which). `application` names packages that are application code although they are installed like libraries.
+    `udp_key_file` (or `udp_key`) is the key shared with a udp collector. What is not given comes from the environment
+    (`AIOCOP_SERVICE`, …).
 
     Raises ValueError for a bad argument. A bad environment variable is logged, and shipping stays off.
     """
@@ -43,6 +45,7 @@ def start(
         threshold_ms=threshold_ms,
         stall_after_ms=stall_after_ms,
         enabled=enabled,
+        remote_control=remote_control,
         application=application,
         udp_key_file=udp_key_file,
         udp_key=udp_key,

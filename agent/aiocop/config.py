@@ -86,6 +86,12 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "0 turns everything off: nothing is patched, measured or shipped.",
     ),
     Option(
+        "remote_control",
+        ("AIOCOP_REMOTE_CONTROL",),
+        "0",
+        "1 lets the collector pause this agent, change its threshold and trace depth, and ask for captures.",
+    ),
+    Option(
         "application",
         ("AIOCOP_APPLICATION",),
         "empty",
@@ -118,6 +124,7 @@ class Configuration(NamedTuple):
     threshold_ms: float
     stall_after_ms: float
     enabled: bool
+    remote_control: bool
     application: tuple[str, ...]
     udp_key_file: str
     udp_key: UdpKey
@@ -140,6 +147,7 @@ class Configuration(NamedTuple):
         threshold_ms: float | None = None,
         stall_after_ms: float | None = None,
         enabled: bool | None = None,
+        remote_control: bool | None = None,
         application: Sequence[str] = (),
         udp_key_file: str | None = None,
         udp_key: str | None = None,
@@ -171,6 +179,7 @@ class Configuration(NamedTuple):
             threshold_ms=resolver.find("threshold_ms", threshold_ms, _threshold, _threshold_text, 30.0),
             stall_after_ms=resolver.find("stall_after_ms", stall_after_ms, _threshold, _threshold_text, 1000.0),
             enabled=chosen_enabled,
+            remote_control=resolver.find("remote_control", remote_control, _flag, _flag_text, default=False),
             application=resolver.find("application", names, _packages, _packages_text, ()),
             udp_key_file=key_file,
             udp_key=key,

@@ -63,6 +63,11 @@ class LoopThreads:
         """The state of the calling thread."""
         return self.threads.get(get_ident()) or self.new_thread()
 
+    def look_again(self) -> None:
+        """Let the threads look at every stack once more, as if it were new."""
+        for thread in list(self.threads.values()):
+            thread.by_key.clear()
+
     def forget_threads(self, aggregate: Aggregate) -> None:
         """Meet every thread anew, and let it count into `aggregate`."""
         self.aggregate = aggregate

@@ -64,6 +64,11 @@ class Slices(LoopThreads):
         self.faults = 0
         self.events.begin_anew()
 
+    def keep_traces_of(self, depth: int) -> None:
+        """Keep full traces of this depth from now on, of every site. Any thread."""
+        self.traces.keep_traces_of(depth)
+        self.look_again()
+
     # --- slices nobody saw begin --------------------------------------------------------------------------------------
 
     def enter_implicit(self, thread: LoopThread) -> bool:
@@ -107,7 +112,7 @@ class Slices(LoopThreads):
         thread.gc_ns += elapsed_ns
         thread.record(thread.counters(site, self.aggregate.other), elapsed_ns)
         if self.shipping:
-            self.traces.keep_trace(site, self.traces.stack(frame, MAX_SITE_FRAMES))
+            self.traces.keep_trace(site, self.traces.stack(frame, self.traces.kept_depth))
 
     def finish_turn(self, thread: LoopThread, elapsed_ns: int) -> None:
         """Account for a turn of the loop that was long although none of its slices was."""
@@ -136,7 +141,7 @@ class Slices(LoopThreads):
             if thread.beat_text:
                 write_text(thread.beat_text, encode(Define((site.definition,))))
             if self.shipping:
-                self.traces.keep_trace(site, self.traces.stack(frame, MAX_SITE_FRAMES))
+                self.traces.keep_trace(site, self.traces.stack(frame, self.traces.kept_depth))
         thread.beat[ENTERED] = counters.site.definition.site_id ^ thread.started_ns
         return counters
 

@@ -4,6 +4,20 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 
+class RemoteControlStatus(NamedTuple):
+    """What a collector changed. None and 0 where it did not."""
+
+    allowed: bool = False
+    """Whether the configuration lets it."""
+    revision: int = 0
+    """Of the settings in force."""
+    paused: bool = False
+    threshold_ms: float | None = None
+    trace_depth: int | None = None
+    refused: int = 0
+    """Settings that were out of bounds, or came in a wrong order."""
+
+
 class Statistics(NamedTuple):
     """One look at the agent. `recorded == acknowledged + pending + dropped blocking calls`, whenever it is taken."""
 
@@ -34,3 +48,5 @@ class Statistics(NamedTuple):
     """Exceptions of callbacks and context providers."""
     agent_cpu_ns: int
     """CPU time of the agent's own threads."""
+    remote_control: RemoteControlStatus
+    """What the collector changed."""

@@ -72,6 +72,8 @@ class Traces:
         self.sites: dict[int, Site] = {}
         self.traces: dict[int, TraceDefinition] = {}
         self.rules: tuple[AllowRule, ...] = ()
+        self.kept_depth = MAX_SITE_FRAMES
+        """Frames of a full trace that are kept, those of the application aside."""
 
     def key_of(self, operation: str, frame: FrameType | None) -> Key:
         """What identifies a call: the operation, and module and line of each frame down to the call site."""
@@ -129,6 +131,7 @@ class Traces:
 
     def site(self, operation: Operation, stack: list[StackFrame]) -> Site:
         """The site that a stack belongs to: `<loop>` where the loop called a built-in function itself."""
+        stack = innermost(stack, MAX_SITE_FRAMES)
         call_site = next((index for index, item in enumerate(stack) if item.kind == FRAME_APPLICATION), None)
         own = stack[: MAX_SITE_FRAMES if call_site is None else call_site + 1][-MAX_SITE_FRAMES:]
         if not own:
@@ -195,9 +198,22 @@ class Traces:
     def _rule_for(self, definition: SiteDefinition) -> AllowRule | None:
         return next((rule for rule in self.rules if rule.allows(definition.operation, definition.frames)), None)
 
+    @property
+    def looked_depth(self) -> int:
+        """How deep a stack must be looked at, to find a site and to keep a trace."""
+        return max(self.kept_depth, MAX_SITE_FRAMES)
+
+    def keep_traces_of(self, depth: int) -> None:
+        """Keep traces of this depth from now on, also of sites that have some: those are forgotten, and memory stays
+        bounded."""
+        self.kept_depth = depth
+        for site in list(self.sites.values()):
+            site.trace_ids = ()
+        self.traces.clear()
+
     def keep_trace(self, site: Site, stack: list[StackFrame]) -> int:
         """Keep a full trace of a site while it has few; the id of the trace, 0 when it was not kept."""
-        frames = self.frames(stack)
+        frames = self.frames(innermost(stack, self.kept_depth))
         names = (part for frame in frames for part in (frame.path, frame.line, frame.function))
         trace_id = stable_id("trace", site.definition.site_id, *names)
         if trace_id in site.trace_ids:
@@ -207,6 +223,13 @@ class Traces:
         self.traces.setdefault(trace_id, TraceDefinition(trace_id, site.definition.site_id, frames))
         site.trace_ids = (*site.trace_ids, trace_id)
         return trace_id
+
+
+def innermost(stack: list[StackFrame], limit: int) -> list[StackFrame]:
+    """A stack as it would be if it had been looked at to this limit."""
+    if len(stack) <= limit:
+        return stack
+    return stack[:limit] + [item for item in stack[limit:] if item.kind == FRAME_APPLICATION]
 
 
 def shown(frame: Frame) -> str:

@@ -20,7 +20,6 @@ from aiocop.catalogue import CPU
 from aiocop.loop_thread import LoopThread
 from aiocop.slice import MAX_SAMPLES_PER_SLICE, Slices
 from aiocop.stalls import REFRESH_NS
-from aiocop.traces import MAX_SITE_FRAMES
 from aiocop_wire.heartbeat import BEGUN, FINISHED, SEEN, SEEN_IN
 
 THREAD_NAME: Final = "aiocop-cpu-sampler"  # as published; programs look for it
@@ -171,11 +170,12 @@ class Watchdog:
         if len(samples) >= self.max_samples:
             return
         times = thread.clock.read()
-        stack = self._slices.traces.stack(current_frames().get(thread.ident), MAX_SITE_FRAMES)
+        traces = self._slices.traces
+        stack = traces.stack(current_frames().get(thread.ident), traces.looked_depth)
         measured = thread.operation is not None
         # Looking took a while: only if the same slice still runs was it this slice that was seen.
         if thread.started_ns == started_ns:
             samples.append(Sample(started_ns, perf_counter_ns(), times, measured, stack))
             if self._slices.heartbeat is not None and not measured:
-                thread.beat[SEEN] = self._slices.traces.site(CPU, stack).definition.site_id
+                thread.beat[SEEN] = traces.site(CPU, stack).definition.site_id
                 thread.beat[SEEN_IN] = started_ns

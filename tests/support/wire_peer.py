@@ -12,6 +12,7 @@ from pathlib import Path
 
 from aiocop_wire import (
     Ack,
+    Controlled,
     Datagram,
     Define,
     Farewell,
@@ -22,6 +23,7 @@ from aiocop_wire import (
     Report,
     SlowEvent,
     Stall,
+    TraceDefinition,
     Welcome,
     WireError,
     decode,
@@ -83,6 +85,8 @@ class UnixPeer:
         self.hellos: list[Hello] = []
         self.received_frames: list[bytes] = []
         self.stalls: list[Stall] = []
+        self.controlled: list[Controlled] = []
+        self.traces: list[TraceDefinition] = []
         self.errors: list[BaseException] = []
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -119,6 +123,13 @@ class UnixPeer:
         for connection in connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+
+    def send(self, message: Message) -> None:
+        """Say this to every agent that is connected."""
+        with self._lock:
+            for connection in self._connections:
+                with contextlib.suppress(OSError):
+                    connection.sendall(frame(encode(message)))
 
     @property
     def connections(self) -> int:
@@ -185,6 +196,7 @@ class UnixPeer:
                 connection.sendall(frame(encode(Welcome(committed, features=manner.features))))
         elif isinstance(message, Define):
             state.defined |= {site.site_id for site in message.sites}
+            self.traces += message.traces
         elif isinstance(message, Report):
             state.reports += 1
             if 0 <= manner.closes_after_reports < state.reports:
@@ -195,6 +207,8 @@ class UnixPeer:
         elif isinstance(message, Stall):
             self.stalls.append(message)
             self.store.undefined |= {message.site_id} - state.defined - {0}
+        elif isinstance(message, Controlled):
+            self.controlled.append(message)
         elif isinstance(message, Farewell):
             self.store.farewells.append(message)
         return True

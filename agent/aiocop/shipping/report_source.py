@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Collection, Mapping
 from typing import NamedTuple, Protocol
 
-from aiocop_wire import Define, Health, SiteDelta, SlowEvent, Stall
+from aiocop_wire import Control, Controlled, Define, Health, SiteDelta, SlowEvent, Stall
 
 
 class Window(NamedTuple):
@@ -40,3 +40,25 @@ class StallSource(Protocol):
 
     def going_on(self) -> list[Stall]:
         """Those that go on, as last seen."""
+
+
+class Controllable(Protocol):
+    """What a collector may change. Only the shipper's thread calls it, and it never waits."""
+
+    accepts: bool
+    """Whether it may change anything."""
+
+    def connected(self, *, controlled: bool) -> None:
+        """A connection begins, to a collector that controls agents or does not."""
+
+    def want(self, control: Control) -> None:
+        """A collector wants this."""
+
+    def settle(self, now_ns: int) -> None:
+        """Put in force what is wanted and due."""
+
+    def next_turn_ns(self) -> int:
+        """When `settle` is due; NEVER_NS while nothing is wanted."""
+
+    def in_force(self) -> Controlled:
+        """What holds now."""

@@ -25,7 +25,7 @@ from aiocop._stdlib import (
 )
 from aiocop.shipping.ledger import Ledger
 from aiocop.shipping.pending import MINUTE_MS, PendingEvents, PendingWindow, PendingWindows
-from aiocop.shipping.report_source import ReportSource, StallSource, Window
+from aiocop.shipping.report_source import Controllable, ReportSource, StallSource, Window
 from aiocop.shipping.reports import MAX_STALLS
 from aiocop.shipping.statistics import ShippingStatistics
 from aiocop.shipping.transport import NEVER_NS, ONE_MS_NS, ONE_S_NS, REFUSED, STOPPED, WAITING, Transport, logger
@@ -80,14 +80,16 @@ class Shipper:
         stalls: StallSource | None = None,
         heartbeat_descriptor: Callable[[], int] = lambda: -1,
         udp_key: bytes = b"",
+        control: Controllable | None = None,
     ) -> None:
         self._source = source
+        self._control = control
         self._wall_clock_ns = wall_clock_ns
         self._interval_ns = int(interval_s * ONE_S_NS)
         self._ledger = Ledger(source.recorded)
         self._stalls = stalls
         self._transport = _make_transport(
-            addresses, identity, source, self._ledger, self._health, heartbeat_descriptor, udp_key
+            addresses, identity, source, self._ledger, self._health, heartbeat_descriptor, udp_key, control
         )
         self._windows = PendingWindows()
         self._events = PendingEvents()
@@ -272,6 +274,8 @@ class Shipper:
         now_ns = monotonic_ns()
         self._collect_requests(now_ns)
         self._transport.turn(now_ns, mask)
+        if self._control is not None:
+            self._control.settle(now_ns)
         self._move(now_ns)
         self._settle()
         if self._stop_request is None:
@@ -369,6 +373,7 @@ class Shipper:
             now_ns + _LONGEST_WAIT_NS,
             self._transport.next_turn_ns(),
             self._stop_by_ns,
+            NEVER_NS if self._control is None else self._control.next_turn_ns(),
         )
         if self._transport.ready():
             until_ns = min(until_ns, self._next_take_ns, self._next_heartbeat_ns)
@@ -400,6 +405,7 @@ def _make_transport(
     health: Callable[[], Health],
     heartbeat_descriptor: Callable[[], int],
     udp_key: bytes,
+    control: Controllable | None,
 ) -> Transport:
     if not addresses:
         raise ValueError("a shipper needs an address")
@@ -414,6 +420,7 @@ def _make_transport(
         ledger=ledger,
         health=health,
         heartbeat_descriptor=heartbeat_descriptor,
+        control=control,
     )
 
 

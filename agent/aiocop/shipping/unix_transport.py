@@ -24,7 +24,7 @@ from aiocop.shipping.fit import fit_stall
 from aiocop.shipping.incoming import Incoming
 from aiocop.shipping.ledger import Ledger
 from aiocop.shipping.pending import PendingWindow
-from aiocop.shipping.report_source import ReportSource
+from aiocop.shipping.report_source import Controllable, ReportSource
 from aiocop.shipping.reports import LENGTH_BYTES, FrozenReport, freeze, freeze_definitions
 from aiocop.shipping.transport import (
     CONNECTED,
@@ -38,8 +38,11 @@ from aiocop.shipping.transport import (
     logger,
 )
 from aiocop_wire import (
+    FEATURE_CONTROL,
     FEATURE_STALLS,
     Ack,
+    Control,
+    Controlled,
     Farewell,
     Health,
     Hello,
@@ -82,6 +85,7 @@ class UnixTransport(ReconnectingTransport):
         ledger: Ledger,
         health: Callable[[], Health],
         heartbeat_descriptor: Callable[[], int] = lambda: -1,
+        control: Controllable | None = None,
     ) -> None:
         super().__init__(str(addresses[0]))
         self._addresses = addresses
@@ -90,8 +94,10 @@ class UnixTransport(ReconnectingTransport):
         self._ledger = ledger
         self._health = health
         self._heartbeat_descriptor = heartbeat_descriptor
-        self._takes_stalls = False  # this and the next: of this connection
+        self._control = control
+        self._features: tuple[str, ...] = ()  # this and the next two: of this connection
         self._told_stalls: dict[int, int] = {}
+        self._told_in_force: Controlled | None = None
         self._incoming = Incoming()
         self._outgoing: deque[bytes] = deque()
         self._outgoing_offset = 0
@@ -139,6 +145,7 @@ class UnixTransport(ReconnectingTransport):
                 self._read(now_ns)
             if self.state == CONNECTED:
                 self._push_unwritten()
+                self._show_in_force(now_ns)
             if self._outgoing:
                 self._write(now_ns)
             if self._socket is not None and now_ns >= self._deadline_ns:
@@ -182,7 +189,9 @@ class UnixTransport(ReconnectingTransport):
         self._defined_sites = set()
         self._defined_traces = set()
         self._told_stalls = {}
-        hello = frame(encode(Hello(self._identity())))
+        self._told_in_force = None
+        accepts = self._control is not None and self._control.accepts
+        hello = frame(encode(Hello(self._identity(), features=(FEATURE_CONTROL,) if accepts else ())))
         sent = self._pass_heartbeat(connected, hello)
         if sent < len(hello):
             self._outgoing.append(hello[sent:])
@@ -233,6 +242,8 @@ class UnixTransport(ReconnectingTransport):
             self._acknowledge(now_ns, message.sequence)
         elif type(message) is Welcome and self.state == GREETING:
             self._be_welcome(now_ns, message)
+        elif type(message) is Control and self._control is not None and self._control.accepts:
+            self._control.want(message)
         elif type(message) is Refused:
             self._be_refused(now_ns, f"{message.reason}: {message.message}" if message.message else message.reason)
         else:
@@ -248,7 +259,9 @@ class UnixTransport(ReconnectingTransport):
         self._release(welcome.committed_sequence)
         # A store that knows a later sequence of this instance would take our next report for a duplicate.
         self._last_sequence = max(self._last_sequence, welcome.committed_sequence)
-        self._takes_stalls = FEATURE_STALLS in welcome.features
+        self._features = welcome.features
+        if self._control is not None:
+            self._control.connected(controlled=FEATURE_CONTROL in welcome.features)
         self._unwritten = deque(self._unacknowledged)
         self._push_unwritten()
         self._write(now_ns)
@@ -299,7 +312,7 @@ class UnixTransport(ReconnectingTransport):
     # Writing
 
     def show_stalls(self, now_ns: int, stalls: Collection[Stall]) -> None:
-        if self.state != CONNECTED or not self._takes_stalls:
+        if self.state != CONNECTED or FEATURE_STALLS not in self._features:
             return
         told: dict[int, int] = {}
         for stall in stalls:
@@ -312,6 +325,16 @@ class UnixTransport(ReconnectingTransport):
                 self._write(now_ns)
             told[stall.slice_ns] = told_us
         self._told_stalls = told
+
+    def _show_in_force(self, now_ns: int) -> None:
+        """Tell which settings hold, where that is new to the collector and it wants to know."""
+        if self._control is None or FEATURE_CONTROL not in self._features or self._outgoing:
+            return
+        in_force = self._control.in_force()
+        if in_force != self._told_in_force:
+            self._told_in_force = in_force
+            self._outgoing.append(frame(encode(in_force)))
+            self._write(now_ns)
 
     def send(
         self, now_ns: int, window: PendingWindow, events: tuple[SlowEvent, ...], stalls: tuple[Stall, ...] = ()
