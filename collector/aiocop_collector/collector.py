@@ -49,6 +49,7 @@ class Collector:
             self.engine,
             self.counters,
             retention=settings.retention,
+            max_bytes=settings.max_size,
             on_commit=self._on_commit,
             announcer=Announcer(configuration.webhooks, configuration.budgets, configuration.public_url),
             rules=self._rules_file.rules if self._rules_file is not None else None,

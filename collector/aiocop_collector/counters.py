@@ -16,6 +16,7 @@ Names in use:
     clocks_clamped                  reports dated more than a day ahead of the collector's clock, stored as of now
     sites_unknown                   sites counted before their definition arrived
     reports_rejected                reports the database would never take; their stream was ended
+    rows_pruned                     deleted for their age, or because the store was too large
     commits, commits_failed         transactions; the failed ones were tried again
 """
 

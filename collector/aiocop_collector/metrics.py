@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector as MetricSource
 
+from aiocop_collector.store.size import Size
 from aiocop_collector.store.transaction import Outcome
 from aiocop_collector.store.writer import StoreStatus
 
@@ -55,6 +56,8 @@ class Scrape:
     """Labels of `costliest()` by hotspot: service, environment, call site, id."""
     duties: Mapping[str, bool]
     """Which ones this collector stands for, and whether it is elected."""
+    size: Size | None = None
+    """None when the database did not answer."""
 
 
 class Metrics:
@@ -153,6 +156,10 @@ class Metrics:
         for duty, holds in scrape.duties.items():
             elected.add_metric((duty,), int(holds))
         yield elected
+        if scrape.size is not None:
+            used, files = scrape.size.used_bytes, scrape.size.files_bytes
+            yield _gauge("aiocop_collector_database_used_bytes", "What is stored; --max-size limits it.", used)
+            yield _gauge("aiocop_collector_database_files_bytes", "Its files, space to be reused included.", files)
         yield from _fleet(scrape.fleet or ())
 
     def _service(self, service_id: int) -> tuple[str, str]:

@@ -11,6 +11,7 @@ the default.
 | `--socket-mode` | `AIOCOP_SOCKET_MODE` | `0660`: the collector's user and group may connect                      |
 | `--socket-group` | `AIOCOP_SOCKET_GROUP` | none: the group that new files of the collector's user have           |
 | `--rules`      | `AIOCOP_RULES`      | none: a TOML file of owners, ignored code and severities (rules_file.py)    |
+| `--max-size`   | `AIOCOP_MAX_SIZE`   | `10GiB`                                                                   |
 | `--config`     | `AIOCOP_CONFIG`     | none: a TOML file with any of these, and what has no flag (config_file.py) |
 | `--udp-key-file` | `AIOCOP_UDP_KEY_FILE` | none: udp on loopback only                                            |
 | none           | `AIOCOP_UDP_KEY`    | none; for where there are no files, the file wins                         |
@@ -30,7 +31,7 @@ from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
 import platformdirs
-from pydantic import BeforeValidator, SecretStr, ValidationError
+from pydantic import BeforeValidator, ByteSize, SecretStr, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pytimeparse.timeparse import timeparse as parse_duration
 
@@ -42,6 +43,8 @@ ENVIRONMENT_PREFIX: Final = "AIOCOP_"
 _SHORTEST_RETENTION: Final = timedelta(hours=1)
 _MAX_SECRETS_CHARACTERS: Final = 1 << 20
 _LONGEST_RETENTION: Final = timedelta(days=3650)
+_SMALLEST_SIZE_BYTES: Final = 16 << 20
+_SIZE: Final = TypeAdapter(ByteSize)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,19 @@ def _read_mode(value: object) -> int:
     return int(text, 8)
 
 
+def read_size(value: object) -> int:
+    """Bytes of a size as people write it; 0 for none. Raises ValueError."""
+    if str(value).strip().lower() in ("0", "none"):
+        return 0
+    try:
+        size_bytes = int(_SIZE.validate_python(value))
+    except ValidationError as error:
+        raise ValueError("a size is expected, like 10GiB or 500MB, or 0 for no limit") from error
+    if size_bytes < _SMALLEST_SIZE_BYTES:
+        raise ValueError("it must be 16MiB at least, or 0 for no limit")
+    return size_bytes
+
+
 class Settings(BaseSettings):
     """What one collector was told. Immutable; made by `load_settings` or, in tests, directly."""
 
@@ -148,6 +164,9 @@ class Settings(BaseSettings):
     """Group of the Unix sockets, by name or number."""
     rules: Path | None = None
     """A TOML file that says who owns which code, what is ignored, and how severe operations are (see rules_file.py)."""
+    max_size: Annotated[int, BeforeValidator(read_size)] = 10 << 30
+    """How large the store may be in bytes, 0 for no limit: above it the oldest minutes go, then hours, then days (see
+    pruning.py)."""
     config: Path | None = None
     """A TOML file: values for the settings above, and webhooks, budgets and metrics (see config_file.py)."""
     udp_key_file: Path | None = None

@@ -83,6 +83,7 @@ def test_metrics_say_what_was_reported_and_only_grow(tmp_path):
     assert of(third, "aiocop_collector_query_seconds_count", endpoint="/metrics") >= 2
     assert of(third, "aiocop_collector_pending_reports") == 0
     assert of(third, "aiocop_collector_database_up") == 1
+    assert 0 < of(third, "aiocop_collector_database_used_bytes") < of(third, "aiocop_collector_database_files_bytes")
     for earlier, later in ((first, second), (second, third)):
         for key, value in earlier.items():
             if key[0].endswith(("_total", "_count", "_sum", "_bucket")):

@@ -35,7 +35,7 @@ NOW_S = 1_769_862_896.25  # 2026-01-31T12:34:56.25Z
     ],
 )
 def test_a_window_is_what_was_asked_widened_to_buckets(since, until, expected):
-    window = parse_window(since, until, NOW_S)
+    window = parse_window(since, until, NOW_S, {})
     shown = (to_rfc3339(window.since_s * 1000), to_rfc3339(window.until_s * 1000), window.resolution.seconds)
     assert shown == expected
     assert window.bucket_starts_s[0] == window.since_s
@@ -68,6 +68,6 @@ def test_a_window_is_what_was_asked_widened_to_buckets(since, until, expected):
 )
 def test_a_time_that_cannot_be_used_is_named(since, until, parameter, says):
     with pytest.raises(BadParameterError) as caught:
-        parse_window(since, until, NOW_S)
+        parse_window(since, until, NOW_S, {})
     assert caught.value.parameter == parameter
     assert says in caught.value.message

@@ -16,6 +16,7 @@ from aiocop_collector.metrics import MAX_SERVICES, FleetCounts, Scrape
 from aiocop_collector.store.agents import chunks
 from aiocop_collector.store.ids import to_hex
 from aiocop_collector.store.schema import agents, hotspots, services
+from aiocop_collector.store.size import measure
 
 _ALIVE_MS: Final = 300_000
 
@@ -37,17 +38,19 @@ def build_metrics_router(collector: Collector) -> APIRouter:
         """The text format; names and meanings are in docs/api.md."""
         metrics = collector.metrics
         costliest = metrics.costliest()
-        fleet = None
+        fleet = size = None
         try:
             names.update(await _names(collector.engine, set(costliest) - names.keys()))
             fleet = await _fleet(collector.engine)
+            async with collector.engine.connect() as connection:
+                size = await measure(connection)
         except (SQLAlchemyError, OSError):
             pass  # shown as aiocop_collector_database_up 0, and by /readyz in words
         for forgotten in names.keys() - set(costliest):
             del names[forgotten]
         shown = {hotspot_id: names[hotspot_id] for hotspot_id in costliest if hotspot_id in names}
         duties = collector.election.standing()
-        scrape = Scrape(collector.counters.totals(), collector.store.status(), fleet, shown, duties)
+        scrape = Scrape(collector.counters.totals(), collector.store.status(), fleet, shown, duties, size)
         return Response(
             metrics.page(scrape), headers={"Content-Type": CONTENT_TYPE_LATEST, "Cache-Control": "no-store"}
         )

@@ -114,6 +114,14 @@ def _serve(
             "when it changes. Default: none. [env: AIOCOP_RULES]",
         ),
     ] = None,
+    max_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="How large the store may be, like `10GiB` or `500MB`; above it the oldest minutes go, then the oldest "
+            "hours, then days. `0`: no limit. Default: `10GiB`. [env: AIOCOP_MAX_SIZE]",
+        ),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -156,6 +164,7 @@ def _serve(
         "socket_mode": socket_mode,
         "socket_group": socket_group,
         "rules": rules,
+        "max_size": max_size,
         "config": config,
         "udp_key_file": udp_key_file,
     }

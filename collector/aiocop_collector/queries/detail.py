@@ -21,6 +21,7 @@ from aiocop_collector.queries.rows import SITE_COLUMNS, Headline, RowBuilder, Si
 from aiocop_collector.queries.scope import COUNTERS, Scope, exact_sum, open_scope
 from aiocop_collector.queries.triage import find_hotspot, verdict_of
 from aiocop_collector.queries.windows import Window, parse_window
+from aiocop_collector.store.horizons import load_horizons
 from aiocop_collector.store.ids import to_hex
 from aiocop_collector.store.schema import hotspots, releases, services, sites
 
@@ -46,7 +47,7 @@ async def ask_hotspot(
     connection: AsyncConnection, hotspot_id: str, since: str | None, until: str | None, now_s: float
 ) -> HotspotDetail:
     """Raises UnknownHotspotError, BadParameterError."""
-    window = parse_window(since, until, now_s)
+    window = parse_window(since, until, now_s, await load_horizons(connection))
     hotspot = await find_hotspot(connection, hotspot_id)
     filters = Filters(hotspot_id=hotspot.id, status=STATUSES)
     scope = await open_scope(connection, window, filters, GROUPINGS["call_site"])

@@ -30,6 +30,7 @@ from aiocop_collector.queries.hotspots import window_answer
 from aiocop_collector.queries.rows import milliseconds
 from aiocop_collector.queries.scope import open_scope
 from aiocop_collector.queries.windows import Window, is_interval, parse_interval, parse_window
+from aiocop_collector.store.horizons import Horizons, load_horizons
 from aiocop_collector.store.ids import to_hex
 from aiocop_collector.store.schema import agents, hotspots, releases, services, sites
 
@@ -116,7 +117,7 @@ class _Side:
 
 async def ask_diff(connection: AsyncConnection, question: DiffQuestion, now_s: float) -> DiffAnswer:
     """Raises BadParameterError."""
-    base, head = _sides(question, now_s)
+    base, head = _sides(question, now_s, await load_horizons(connection))
     for name, side in (("base", base), ("head", head)):
         await _read(connection, side, question)
         if side.release is not None and not side.observed:
@@ -124,7 +125,7 @@ async def ask_diff(connection: AsyncConnection, question: DiffQuestion, now_s: f
     return _compare(base, head, question)
 
 
-def _sides(question: DiffQuestion, now_s: float) -> tuple[_Side, _Side]:
+def _sides(question: DiffQuestion, now_s: float, horizons: Horizons) -> tuple[_Side, _Side]:
     if is_interval(question.base) != is_interval(question.head):
         raise BadParameterError("head", "base and head must both be releases or both be times like 48h/24h")
     if is_interval(question.base):
@@ -132,7 +133,7 @@ def _sides(question: DiffQuestion, now_s: float) -> tuple[_Side, _Side]:
             if value is not None:
                 raise BadParameterError(name, "base and head say the time already")
         sides = [
-            _Side(None, parse_interval(name, text, now_s))
+            _Side(None, parse_interval(name, text, now_s, horizons))
             for name, text in (("base", question.base), ("head", question.head))
         ]
         return sides[0], sides[1]
@@ -143,7 +144,7 @@ def _sides(question: DiffQuestion, now_s: float) -> tuple[_Side, _Side]:
     since = question.since
     if since is None and question.until is None:
         since = _DEFAULT_RELEASE_WINDOW
-    window = parse_window(since, question.until, now_s)
+    window = parse_window(since, question.until, now_s, horizons)
     return _Side(question.base, window), _Side(question.head, window)
 
 

@@ -26,6 +26,7 @@ from aiocop_collector.queries.rows import milliseconds
 from aiocop_collector.queries.scope import Scope, exact_sum, open_scope
 from aiocop_collector.queries.windows import Window, parse_instant, parse_window
 from aiocop_collector.store.agents import chunks, read_overhead
+from aiocop_collector.store.horizons import load_horizons
 from aiocop_collector.store.ids import to_hex
 from aiocop_collector.store.schema import agents, hotspots, releases, services, sites, stalls
 
@@ -41,7 +42,7 @@ class FleetQuestion:
 
     async def scope(self, connection: AsyncConnection, now_s: float) -> Scope:
         """Raises BadParameterError."""
-        window = parse_window(self.since, self.until, now_s)
+        window = parse_window(self.since, self.until, now_s, await load_horizons(connection))
         filters = Filters(service=self.service, environment=self.environment)
         return await open_scope(connection, window, filters, GROUPINGS["operation"])
 

@@ -14,6 +14,7 @@ from aiocop_collector.queries.ranking import Page, rank
 from aiocop_collector.queries.rows import rows_of
 from aiocop_collector.queries.scope import open_scope
 from aiocop_collector.queries.windows import Window, parse_window
+from aiocop_collector.store.horizons import load_horizons
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def window_answer(window: Window) -> WindowAnswer:
 async def ask_hotspots(connection: AsyncConnection, question: HotspotsQuestion, now_s: float) -> HotspotsAnswer:
     """Raises BadParameterError for a time or a cursor that cannot be used."""
     grouping = GROUPINGS[question.group_by]
-    window = parse_window(question.since, question.until, now_s)
+    window = parse_window(question.since, question.until, now_s, await load_horizons(connection))
     cursor = None
     if question.cursor is not None:
         cursor = cursors.from_text(question.cursor, question.digest, grouping, question.sort)

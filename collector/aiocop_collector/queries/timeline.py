@@ -11,6 +11,7 @@ from aiocop_collector.queries.rows import milliseconds
 from aiocop_collector.queries.scope import exact_sum
 from aiocop_collector.queries.triage import find_hotspot
 from aiocop_collector.queries.windows import parse_window
+from aiocop_collector.store.horizons import load_horizons
 from aiocop_collector.store.ids import to_hex
 
 
@@ -18,7 +19,7 @@ async def ask_timeline(
     connection: AsyncConnection, hotspot_id: str, since: str | None, until: str | None, now_s: float
 ) -> Timeline:
     """Every bucket of the window, in order; the empty ones too. Raises UnknownHotspotError, BadParameterError."""
-    window = parse_window(since, until, now_s)
+    window = parse_window(since, until, now_s, await load_horizons(connection))
     hotspot = await find_hotspot(connection, hotspot_id)
     rollups = window.resolution.rollups
     statement = (

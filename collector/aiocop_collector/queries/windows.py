@@ -1,17 +1,18 @@
 """The stretch of time a question is about: parsed, given a resolution, widened to whole buckets.
 
 A window shorter than a day reads minute buckets, one shorter than two weeks hour buckets, a longer one day buckets: no
-question reads more than about 1,500 buckets unless it spans years. Fine buckets are not kept for long (retention.py),
-so a window that begins before them reads coarser ones, however short it is. What was asked is always inside what is
-answered, and the answer says what it covers.
+question reads more than about 1,500 buckets unless it spans years. Fine buckets are not kept for long (retention.py,
+pruning.py), so a window that begins before them reads coarser ones, however short it is. What was asked is always
+inside what is answered, but for days that are deleted; the answer says what it covers.
 """
 
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from aiocop_collector.queries.errors import BadParameterError
+from aiocop_collector.store.horizons import Horizons
 from aiocop_collector.store.retention import KEEP_HOURS, KEEP_MINUTES
 from aiocop_collector.store.schema import RESOLUTIONS, Resolution
 
@@ -51,8 +52,8 @@ class Window:
         return range(self.since_s - self.since_s % _DAY_S, self.until_s, _DAY_S)
 
 
-def parse_window(since: str | None, until: str | None, now_s: float) -> Window:
-    """The window that contains what was asked for, on bucket edges.
+def parse_window(since: str | None, until: str | None, now_s: float, horizons: Horizons) -> Window:
+    """The window that contains what was asked for, on bucket edges. `horizons` are the store's.
 
     Raises BadParameterError naming `since` or `until`.
     """
@@ -61,22 +62,30 @@ def parse_window(since: str | None, until: str | None, now_s: float) -> Window:
     since_s = max(0.0, until_s - _DEFAULT_SPAN_S) if since is None else _parse_time("since", since, now_s)
     if since_s >= until_s:
         raise BadParameterError("since", f"{since} is not before until ({until or 'now'}); the window would be empty")
-    return widen(since_s, until_s, now_s)
+    return widen(since_s, until_s, now_s, horizons)
 
 
-def widen(since_s: float, until_s: float, now_s: float) -> Window:
+def widen(since_s: float, until_s: float, now_s: float, horizons: Horizons) -> Window:
     """The window of whole buckets that contains [since_s, until_s): the finest for its length that are still kept."""
-    span_s, age_s = until_s - since_s, now_s - since_s
-    if span_s >= _DAYS_FROM_S or age_s > KEEP_HOURS.total_seconds():
-        resolution = _DAY
-    elif span_s >= _HOURS_FROM_S or age_s > KEEP_MINUTES.total_seconds():
+    span_s = until_s - since_s
+
+    def kept(resolution: Resolution, keep: timedelta) -> bool:
+        first_s = since_s - since_s % resolution.seconds
+        return now_s - since_s <= keep.total_seconds() and first_s >= horizons.get(resolution.seconds, 0)
+
+    if span_s < _HOURS_FROM_S and kept(_MINUTE, KEEP_MINUTES):
+        resolution = _MINUTE
+    elif span_s < _DAYS_FROM_S and kept(_HOUR, KEEP_HOURS):
         resolution = _HOUR
     else:
-        resolution = _MINUTE
+        resolution = _DAY
     bucket_s = resolution.seconds
-    first = int(since_s // bucket_s)
-    last = int(-(-until_s // bucket_s))
-    return Window(first * bucket_s, max(last, first + 1) * bucket_s, resolution)
+    first_s = int(since_s // bucket_s) * bucket_s
+    last_s = int(-(-until_s // bucket_s)) * bucket_s
+    horizon_s = horizons.get(bucket_s, 0)
+    if first_s < horizon_s < last_s:
+        first_s = horizon_s  # days: nothing coarser tells of those before
+    return Window(first_s, max(last_s, first_s + bucket_s), resolution)
 
 
 def is_interval(text: str) -> bool:
@@ -85,13 +94,13 @@ def is_interval(text: str) -> bool:
     return bool(slash) and all(_AGE.fullmatch(part) or _TIMESTAMP.fullmatch(part) for part in (since, until))
 
 
-def parse_interval(parameter: str, text: str, now_s: float) -> Window:
+def parse_interval(parameter: str, text: str, now_s: float, horizons: Horizons) -> Window:
     """The window of `FROM/UNTIL`. Raises BadParameterError naming `parameter`."""
     since, _, until = text.partition("/")
     since_s, until_s = (_parse_time(parameter, part, now_s) for part in (since, until))
     if since_s >= until_s:
         raise BadParameterError(parameter, f"{since} is not before {until}; the window would be empty")
-    return widen(since_s, until_s, now_s)
+    return widen(since_s, until_s, now_s, horizons)
 
 
 def parse_instant(parameter: str, text: str, now_s: float) -> int:

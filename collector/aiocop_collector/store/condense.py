@@ -14,6 +14,7 @@ from typing import Final
 from sqlalchemy import Table, delete, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from aiocop_collector.store.horizons import load_horizons
 from aiocop_collector.store.retention import kept
 from aiocop_collector.store.schema import span_histograms, span_rollups, spans
 from aiocop_collector.store.spans import SPANS, Facts, containing, cover, load_summed
@@ -50,13 +51,15 @@ async def missing_spans(connection: AsyncConnection, retention: timedelta, now_s
     """Spans that are over, hold something and are not summed: short ones first, as longer ones are made of them, and
     the most recent first."""
     summed = {tuple(row) for row in await connection.execute(select(spans.c.span_s, spans.c.bucket_s))}
+    horizons = await load_horizons(connection)
     wanted: list[Span] = []
     for span_s, resolution in SPANS.items():
         oldest_s = (await connection.execute(select(func.min(resolution.rollups.c.bucket_s)))).scalar()
         if oldest_s is None:
             continue
         # What reaches back to where buckets are deleted is left alone: it would be a sum of what is left of them.
-        first_s = max(oldest_s, now_s - int(kept(retention, resolution).total_seconds()))
+        youngest_s = max(now_s - int(kept(retention, resolution).total_seconds()), horizons.get(resolution.seconds, 0))
+        first_s = max(oldest_s, youngest_s)
         starts = range(-(-first_s // span_s) * span_s, now_s - GRACE_S - span_s + 1, span_s)
         wanted += [Span(span_s, at_s) for at_s in reversed(starts) if (span_s, at_s) not in summed]
     return wanted

@@ -3,13 +3,14 @@
 import contextlib
 import importlib.util
 import sqlite3
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from aiocop_collector.errors import DatabaseError, SettingsError
 from aiocop_collector.settings import default_database
@@ -48,16 +49,23 @@ def open_engine(url: str) -> AsyncEngine:
     return engine
 
 
+@contextlib.asynccontextmanager
+async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection in a transaction that may write from its begin on, committed at the end."""
+    async with engine.connect() as connection:
+        await connection.execution_options(**{WRITES: True})
+        async with connection.begin():
+            yield connection
+
+
 async def prepare(engine: AsyncEngine) -> None:
     """Make what is missing of directory and tables, and see that the database can be written. Raises DatabaseError."""
     url = engine.url
     try:
         if url.get_backend_name() == "sqlite" and url.database is not None:
             _try_file(Path(url.database))
-        async with engine.connect() as connection:
-            await connection.execution_options(**{WRITES: True})
-            async with connection.begin():
-                await connection.run_sync(migrate)
+        async with writing(engine) as connection:
+            await connection.run_sync(migrate)
     except (SQLAlchemyError, OSError, sqlite3.Error) as error:
         raise DatabaseError(f"the database {shown(url)} cannot be used: {reason_of(error)}") from error
 
@@ -113,6 +121,9 @@ def _try_file(path: Path) -> None:
     """Open the file once without aiosqlite, whose thread outlives an event loop that ends over a failed connection."""
     path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
     with contextlib.closing(sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S)) as connection:
+        if path.stat().st_size == 0:
+            # Only before the first page is written; it is what lets the file shrink again (see size.py).
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         for pragma in _PRAGMAS:
             connection.execute(pragma)
 

@@ -1,13 +1,18 @@
-"""What is deleted for its age, and how: in small batches, by the one writer, between its other transactions.
+"""What is deleted for its age.
 
 | what                                   | kept                                                              |
 | -------------------------------------- | ----------------------------------------------------------------- |
-| minute roll-ups and histograms         | 3 days, or `--retention` where that is shorter                    |
-| hour roll-ups and histograms           | 14 days, likewise                                                 |
+| minute buckets                         | 3 days, or `--retention` where that is shorter                    |
+| hour buckets                           | 14 days, likewise                                                 |
 | spans                                  | like the buckets they are sums of                                 |
-| day roll-ups and histograms, presence, traces, slow events, stalls | `--retention`                         |
+| day buckets, presence, traces, slow events, stalls | `--retention`                                         |
+| messages of webhooks                   | `--retention`, but at least 7 days                                |
 | agents                                 | `--retention`, but at least 7 days after they were last seen      |
 | services, releases, hotspots, sites    | always: "first seen" is of all time, and they are few             |
+| decisions, history                     | always: somebody made them                                        |
+
+Buckets may go earlier, when the store is larger than `--max-size` (see pruning.py). Nothing is summed up when a finer
+bucket goes: counts are written into all three resolutions as they arrive.
 
 Agents outlive the rest because their row holds the last sequence applied: without it, what an agent sends again after a
 long outage would count twice.
@@ -29,6 +34,20 @@ KEEP_HOURS: Final = timedelta(days=14)
 KEEP_AGENTS: Final = timedelta(days=7)
 KEEP_MESSAGES: Final = timedelta(days=7)
 
+KEPT_FOR_EVER: Final = frozenset(
+    (
+        schema.services,
+        schema.releases,
+        schema.hotspots,
+        schema.sites,
+        schema.decisions,
+        schema.history,
+        schema.horizons,
+        schema.about,
+    )
+)
+"""Tables of which nothing is ever deleted here."""
+
 ROWS_PER_BATCH: Final = 2_000
 """Deleted in one transaction, so that commits never wait long behind it."""
 
@@ -44,13 +63,12 @@ class Expired:
     before: int
     only: "ColumnElement[bool]" = field(default_factory=true)
 
-    async def delete_batch(self, connection: AsyncConnection) -> bool:
-        """Delete some. Whether more may be left."""
+    async def delete_batch(self, connection: AsyncConnection) -> int:
+        """Delete some; how many. More may be left when it is ROWS_PER_BATCH."""
         key = list(self.table.primary_key.columns)
         some = select(*key).where(self.column < self.before, self.only).limit(ROWS_PER_BATCH)
         target = tuple_(*key) if len(key) > 1 else key[0]
-        result = await connection.execute(delete(self.table).where(target.in_(some)))
-        return result.rowcount >= ROWS_PER_BATCH
+        return (await connection.execute(delete(self.table).where(target.in_(some)))).rowcount
 
 
 def kept(retention: timedelta, resolution: schema.Resolution) -> timedelta:
@@ -58,28 +76,41 @@ def kept(retention: timedelta, resolution: schema.Resolution) -> timedelta:
     return min(retention, _KEPT_BY_RESOLUTION[resolution.name])
 
 
-def expired(retention: timedelta, now_ms: int) -> Iterator[Expired]:
-    """What is to be deleted at `now_ms`, table by table."""
-    for resolution in schema.RESOLUTIONS:
-        # A bucket goes when its end is too old, not its start.
-        before_s = (now_ms - _milliseconds(kept(retention, resolution))) // 1000 - resolution.seconds
-        for table in (resolution.rollups, resolution.histograms):
-            yield Expired(table, table.c.bucket_s, before_s)
-    before_ms = now_ms - _milliseconds(retention)
-    yield Expired(schema.presence, schema.presence.c.day_s, before_ms // 1000 - schema.RESOLUTIONS[-1].seconds)
+def horizon_s(retention: timedelta, resolution: schema.Resolution, now_ms: int) -> int:
+    """Buckets that start before this go for their age: those whose end is too old, not their start."""
+    oldest_s = (now_ms - _milliseconds(kept(retention, resolution))) // 1000
+    return oldest_s - oldest_s % resolution.seconds
+
+
+def buckets_before(resolution: schema.Resolution, from_s: int) -> Iterator[Expired]:
+    """All that goes with the buckets of this resolution that start before `from_s`."""
+    for span_s, base in SPANS.items():
+        if base is resolution:
+            # The list first: a span on it must be whole.
+            for table in sorted(schema.metadata.tables.values(), key=lambda table: table is not schema.spans):
+                if "span_s" in table.primary_key.columns:
+                    yield Expired(table, table.c.bucket_s, from_s, table.c.span_s == span_s)
+    for table in resolution.tables:
+        yield Expired(table, table.c.bucket_s, from_s)
+    if resolution is schema.RESOLUTIONS[-1]:
+        yield Expired(schema.presence, schema.presence.c.day_s, from_s)
+
+
+def evidence_before(before_ms: int) -> Iterator[Expired]:
+    """What was sampled before that moment."""
     yield Expired(schema.traces, schema.traces.c.last_seen_ms, before_ms)
     yield Expired(schema.slow_events, schema.slow_events.c.started_at_ms, before_ms)
     yield Expired(schema.stalls, schema.stalls.c.last_seen_ms, before_ms)
+
+
+def expired(retention: timedelta, now_ms: int) -> Iterator[Expired]:
+    """What is to be deleted at `now_ms` beside buckets, table by table."""
+    yield from evidence_before(now_ms - _milliseconds(retention))
     # What was told is remembered for a week at least, so that it is not told again.
     outbox_before_ms = now_ms - _milliseconds(max(retention, KEEP_MESSAGES))
     yield Expired(schema.outbox, schema.outbox.c.at_ms, outbox_before_ms)
     agents_before_ms = now_ms - _milliseconds(max(retention, KEEP_AGENTS))
     yield Expired(schema.agents, schema.agents.c.last_seen_ms, agents_before_ms)
-    for span_s, resolution in SPANS.items():
-        before_s = (now_ms - _milliseconds(kept(retention, resolution))) // 1000 - span_s
-        # The list first: a span on it must be whole.
-        for table in (schema.spans, schema.span_rollups, schema.span_histograms):
-            yield Expired(table, table.c.bucket_s, before_s, table.c.span_s == span_s)
 
 
 def _milliseconds(duration: timedelta) -> int:

@@ -17,6 +17,8 @@ to agree on one. Times are integers: `_ms` Unix milliseconds, `bucket_s` the Uni
     outbox                           messages for webhooks, and what became of them
     rollups_span, histograms_span    neighbouring buckets summed once they are over (see spans.py)
     spans                            which of them are there and true
+    horizons                         per resolution: what starts earlier was deleted
+    about                            facts about the store itself
 
 Roll-ups and histograms are apart because most questions need the four counters of many rows and the 86 bins of few. An
 empty bin is NULL: one byte in SQLite, one bit in PostgreSQL. Migrations live in migrations/versions and must produce
@@ -285,6 +287,16 @@ class Resolution:
     rollups: Table
     histograms: Table
 
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """All tables of its buckets: they are named after it and keyed by `bucket_s`."""
+        ending = f"_{self.name}"
+        return tuple(
+            table
+            for name, table in metadata.tables.items()
+            if name.endswith(ending) and "bucket_s" in table.primary_key.columns
+        )
+
 
 RESOLUTIONS: Final[tuple[Resolution, ...]] = tuple(
     Resolution(name, seconds, _rollups(name), _histograms(name))
@@ -313,4 +325,20 @@ span_rollups: Final = Table(
 
 span_histograms: Final = Table(
     "histograms_span", metadata, *_span_key_columns(), *_bin_columns(), sqlite_with_rowid=False
+)
+
+horizons: Final = Table(
+    "horizons",
+    metadata,
+    Column("resolution_s", BigInteger, primary_key=True, autoincrement=False),
+    Column("from_s", BigInteger, nullable=False),  # Unix seconds, on an edge: buckets that start earlier are deleted
+    sqlite_with_rowid=False,
+)
+
+about: Final = Table(
+    "about",
+    metadata,
+    Column("name", String, primary_key=True),  # collector_version: who migrated it last
+    Column("value", Text, nullable=False),
+    sqlite_with_rowid=False,
 )

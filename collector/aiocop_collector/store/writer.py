@@ -13,7 +13,7 @@ import itertools
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, Literal
@@ -27,9 +27,9 @@ from aiocop_collector.counters import Counters
 from aiocop_collector.rules_file import Rules
 from aiocop_collector.store.announcing import Announcer
 from aiocop_collector.store.condense import missing_spans, sum_some
-from aiocop_collector.store.database import WRITES, blames_values, reason_of
+from aiocop_collector.store.database import blames_values, reason_of, writing
 from aiocop_collector.store.election import UPKEEP, Election
-from aiocop_collector.store.retention import expired
+from aiocop_collector.store.pruning import Limits, Pruner
 from aiocop_collector.store.ruling import apply_rules, next_hotspots
 from aiocop_collector.store.schema import agents
 from aiocop_collector.store.transaction import Memory, Outcome, Transaction
@@ -44,6 +44,7 @@ PENDING_BYTES: Final = 4 << 20
 """Above this receivers stop reading. Decoded, this is about fifteen times as much memory (measured)."""
 
 PRUNE_INTERVAL_S: Final = 3600.0
+SIZE_INTERVAL_S: Final = 60.0
 CONDENSE_INTERVAL_S: Final = 30.0
 ELECTION_INTERVAL_S: Final = 2.0
 """How often a collector that is not elected for upkeep looks whether it is now."""
@@ -81,17 +82,19 @@ class Store:
         counters: Counters,
         *,
         retention: timedelta,
+        max_bytes: int = 0,
         clock_s: Callable[[], float] = time.time,
         on_commit: Callable[[Outcome, float], None] | None = None,
         announcer: Announcer | None = None,
         rules: Rules | None = None,
         election: Election | None = None,
     ) -> None:
-        """`on_commit` is told of each commit, and how many seconds it took. It must not raise. Without an election this
-        is the store's only collector."""
+        """`max_bytes` is how large the store may be, 0 for no limit. `on_commit` is told of each commit, and how many
+        seconds it took; it must not raise. Without an election this is the store's only collector."""
         self._engine = engine
         self._counters = counters
         self._retention = retention
+        self._pruner = Pruner(engine, Limits(retention, max_bytes), clock_s=clock_s)
         self._clock_s = clock_s
         self._on_commit = on_commit
         self._announcer = announcer
@@ -196,18 +199,21 @@ class Store:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        next_prune_s = next_condense_s = loop.time()
+        next_prune_s = next_size_s = next_condense_s = loop.time()
         last_flush_s = 0.0
         while not (self._stopping and not self._pending):
             if not self._pending:
                 self._state = "idle"
                 self._arrived.clear()
-                await _wait(self._arrived, min(next_prune_s, next_condense_s) - loop.time())
+                await _wait(self._arrived, min(next_prune_s, next_size_s, next_condense_s) - loop.time())
             if not self._stopping and self._rules_are_new:
                 await self._apply_rules()
             if not self._stopping and loop.time() >= next_prune_s:
                 next_prune_s = loop.time() + (PRUNE_INTERVAL_S if self._keeps() else ELECTION_INTERVAL_S)
-                await self._prune()
+                await self._prune(self._pruner.by_age())
+            if not self._stopping and loop.time() >= next_size_s:
+                next_size_s = loop.time() + SIZE_INTERVAL_S
+                await self._prune(self._pruner.by_size())
             if not self._stopping and loop.time() >= next_condense_s:
                 await self._condense()
                 next_condense_s = loop.time() + (CONDENSE_INTERVAL_S if self._keeps() else ELECTION_INTERVAL_S)
@@ -277,14 +283,12 @@ class Store:
 
     async def _commit(self, batch: Sequence[Arrival]) -> Outcome:
         self._state = "writing" if self._error is None else "waiting"
-        async with self._engine.connect() as connection:
-            await connection.execution_options(**{WRITES: True})
-            async with connection.begin():
-                now_ms = int(self._clock_s() * 1000)
-                transaction = Transaction(
-                    connection, self._memory, now_ms=now_ms, announcer=self._announcer, rules=self._rules
-                )
-                return await transaction.apply(batch)
+        async with writing(self._engine) as connection:
+            now_ms = int(self._clock_s() * 1000)
+            transaction = Transaction(
+                connection, self._memory, now_ms=now_ms, announcer=self._announcer, rules=self._rules
+            )
+            return await transaction.apply(batch)
 
     def _succeeded(self, batch: Sequence[Arrival], outcome: Outcome) -> None:
         if self._error is not None:
@@ -326,19 +330,15 @@ class Store:
         """Whether upkeep is to be done by this collector now."""
         return not self._stopping and (self._election is None or self._election.holds(UPKEEP))
 
-    async def _prune(self) -> None:
-        """Delete what is too old, in batches; a failure waits for the next time."""
+    async def _prune(self, transactions: AsyncGenerator[int, None]) -> None:
+        """Delete what must go, between commits; a failure waits for the next time."""
         try:
-            for old in expired(self._retention, int(self._clock_s() * 1000)):
-                more = True
-                while more and self._keeps():
-                    async with self._engine.connect() as connection:
-                        await connection.execution_options(**{WRITES: True})
-                        async with connection.begin():
-                            more = await old.delete_batch(connection)
+            async with contextlib.aclosing(transactions):
+                while self._keeps() and (rows := await anext(transactions, None)) is not None:
+                    self._counters.add("rows_pruned", rows)
                     if self._pending:
                         await self._flush()
-        except Exception as error:  # noqa: BLE001 the border to the database: old rows do no harm for another hour
+        except Exception as error:  # noqa: BLE001 the border to the database: old rows do no harm for another while
             self._log.warning("pruning failed", error=reason_of(error))
 
     async def _apply_rules(self) -> None:
@@ -347,11 +347,9 @@ class Store:
         rules, last = self._rules or Rules(), None
         try:
             while not self._stopping:
-                async with self._engine.connect() as connection:
-                    await connection.execution_options(**{WRITES: True})
-                    async with connection.begin():
-                        hotspot_ids = await next_hotspots(connection, last)
-                        await apply_rules(connection, rules, hotspot_ids, int(self._clock_s() * 1000))
+                async with writing(self._engine) as connection:
+                    hotspot_ids = await next_hotspots(connection, last)
+                    await apply_rules(connection, rules, hotspot_ids, int(self._clock_s() * 1000))
                 if not hotspot_ids:
                     return
                 last = hotspot_ids[-1]
@@ -371,10 +369,8 @@ class Store:
                 wanted = iter(await missing_spans(connection, self._retention, now_ms // 1000))
             more = True
             while more and self._keeps():
-                async with self._engine.connect() as connection:
-                    await connection.execution_options(**{WRITES: True})
-                    async with connection.begin():
-                        more = await sum_some(connection, wanted, now_ms)
+                async with writing(self._engine) as connection:
+                    more = await sum_some(connection, wanted, now_ms)
                 if self._pending:
                     await self._flush()
         except Exception as error:  # noqa: BLE001 the border to the database: without spans answers are only slower
