@@ -9,7 +9,7 @@
 | messages of webhooks                   | `--retention`, but at least 7 days                                |
 | agents                                 | `--retention`, but at least 7 days after they were last seen      |
 | services, releases, hotspots, sites    | always: "first seen" is of all time, and they are few             |
-| decisions, history                     | always: somebody made them                                        |
+| decisions, history, what rules decided | always: as long as their hotspots and sites                       |
 
 Buckets may go earlier, when the store is larger than `--max-size` (see pruning.py). Nothing is summed up when a finer
 bucket goes: counts are written into all three resolutions as they arrive.
@@ -42,6 +42,8 @@ KEPT_FOR_EVER: Final = frozenset(
         schema.sites,
         schema.decisions,
         schema.history,
+        schema.rulings,
+        schema.reweighted,
         schema.horizons,
         schema.about,
     )
