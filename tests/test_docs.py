@@ -23,6 +23,7 @@ PAGES = (
     "docs/run.md",
     "docs/pytest.md",
     "docs/integrations.md",
+    "docs/privacy.md",
 )
 TARGETS = frozenset(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
 

@@ -58,6 +58,7 @@ from aiocop.severity import (
     calculate_io_severity_score,
     get_severity_level_from_score,
 )
+from aiocop.shipping.scrubbing import Scrub
 from aiocop.statistics import Statistics
 from aiocop_wire import __version__
 
@@ -80,6 +81,7 @@ __all__ = [
     "HighSeverityBlockingIoException",
     "IoSeverityLevel",
     "RawBlockingEvent",
+    "Scrub",
     "SlowTaskCallback",
     "SlowTaskEvent",
     "Statistics",

@@ -22,6 +22,7 @@ from aiocop.allowing import AllowBlocking, AllowRule
 from aiocop.calls import Calls
 from aiocop.catalogue import OPERATION_CAUSES, Operation, OperationCause, standard_operations
 from aiocop.config import Configuration
+from aiocop.disclosure import EVERYTHING, Disclosure
 from aiocop.events import Events, SlowTaskCallback
 from aiocop.frames import FrameNames
 from aiocop.gc_pauses import GarbagePauses
@@ -31,6 +32,7 @@ from aiocop.loops import RUNNER_MODULE, Loops
 from aiocop.opentelemetry_context import active_span
 from aiocop.remote_control import RemoteControl
 from aiocop.severity import WEIGHTS
+from aiocop.shipping.scrubbing import Scrub
 from aiocop.shipping.shipper import Shipper
 from aiocop.slice import Slices
 from aiocop.stalls import StallBoard
@@ -69,6 +71,7 @@ class Agent:
         self._activated = False
         """What activate() and deactivate() said; a collector may pause the agent all the same."""
         self._shipper: Shipper | None = None
+        self._scrub: Scrub | None = None
         self.configuration: Configuration | None = None
         self._wrappers_installed = False
         self._detecting = False
@@ -90,6 +93,9 @@ class Agent:
         enabled: bool | None = None,
         remote_control: bool | None = None,
         application: Sequence[str] = (),
+        ship_context: Sequence[str] | None = None,
+        ship_arguments: Sequence[str] | None = None,
+        scrub: Scrub | None = None,
         udp_key_file: str | None = None,
         udp_key: str | None = None,
         on_slow_task: SlowTaskCallback | None = None,
@@ -106,6 +112,8 @@ class Agent:
             enabled=enabled,
             remote_control=remote_control,
             application=application,
+            ship_context=ship_context,
+            ship_arguments=ship_arguments,
             udp_key_file=udp_key_file,
             udp_key=udp_key,
         )
@@ -120,6 +128,7 @@ class Agent:
             if not configuration.enabled:
                 _logger.info("aiocop is off (enabled=0, by %s)", configuration.origins["enabled"])
                 return self
+            self._scrub = scrub
             self._names.set_application(configuration.application)
             self._register_process_hooks()
             self.events.add_provider(active_span, before_slices=False)
@@ -132,6 +141,7 @@ class Agent:
             if not self._detecting:
                 self.detect_slow_tasks(configuration.threshold_ms)
             if configuration.shipping:
+                self._complain_of_unknown_operations(configuration.ship_arguments)
                 self._start_shipping(configuration)
             self.activate()
         _logger.info(
@@ -142,9 +152,15 @@ class Agent:
         )
         return self
 
+    def _complain_of_unknown_operations(self, names: Sequence[str]) -> None:
+        unknown = [name for name in names if name != EVERYTHING and name not in self.calls.operations]
+        if unknown:
+            _logger.warning("aiocop: ship_arguments names no operation of the catalogue: %s", ", ".join(unknown))
+
     def _start_shipping(self, configuration: Configuration) -> None:
         self._slices.shipping = True
         self.remote_control.reset(accepts=configuration.remote_control)
+        self._slices.disclosure = Disclosure.of(self.events, configuration.ship_context, configuration.ship_arguments)
         stall_after_ns = round(configuration.stall_after_ms * 1e6)
         stalls = heartbeat = None
         # Without the watchdog nobody looks at slices that run, nor says when they have ended.
@@ -161,6 +177,7 @@ class Agent:
             heartbeat_descriptor=lambda: _CLOSED if heartbeat is None else heartbeat.descriptor,
             udp_key=configuration.udp_key.reveal(),
             control=self.remote_control,
+            scrub=self._scrub,
         )
         self._shipper.start()
 
@@ -199,6 +216,7 @@ class Agent:
             flushed = shipper.stop(timeout) if shipper is not None else True
             self.remote_control.reset(accepts=False)
             self._slices.shipping = False
+            self._slices.disclosure = None
             self._slices.begin_anew(self._new_aggregate())
             self._wrappers_installed = False
             self._detecting = False
@@ -381,6 +399,7 @@ class Agent:
                 connection="off",
                 collector="",
                 last_error="",
+                scrub_failures=0,
                 agent_cpu_ns=self._watchdog.cpu_ns,
                 **common,
             )
@@ -394,6 +413,7 @@ class Agent:
             connection=shipping.connection,
             collector=shipping.collector,
             last_error=shipping.last_error,
+            scrub_failures=shipping.scrub_failures,
             agent_cpu_ns=shipping.agent_cpu_ns + self._watchdog.cpu_ns,
             **common,
         )

@@ -7,6 +7,7 @@ from aiocop.agent import Agent
 from aiocop.allowing import AllowBlocking, AllowRule
 from aiocop.events import ContextProvider, RaiseOnViolations, SlowTaskCallback
 from aiocop.severity import WEIGHT_MODERATE
+from aiocop.shipping.scrubbing import Scrub
 from aiocop.statistics import Statistics
 
 _agent = Agent()
@@ -23,6 +24,9 @@ def start(
     enabled: bool | None = None,
     remote_control: bool | None = None,
     application: Sequence[str] = (),
+    ship_context: Sequence[str] | None = None,
+    ship_arguments: Sequence[str] | None = None,
+    scrub: Scrub | None = None,
     udp_key_file: str | None = None,
     udp_key: str | None = None,
     on_slow_task: SlowTaskCallback | None = None,
@@ -31,9 +35,11 @@ def start(
 
     `collector` is an address, `unix:///run/aiocop/collector.sock` or `udp://127.0.0.1:8718`. `threshold_ms` is the time
     from which a slice is slow. `remote_control` lets the collector change settings of this agent (docs/configuration.md
-    says which). `application` names packages that are application code although they are installed like libraries.
-    `udp_key_file` (or `udp_key`) is the key shared with a udp collector. What is not given comes from the environment
-    (`AIOCOP_SERVICE`, …).
+    says which). `application` names packages that are application code although they are installed like libraries. Slow
+    events may take along the context values that `ship_context` names, and the arguments of the operations that
+    `ship_arguments` names; `scrub(source, name, value)` returns what is shipped of each instead, None for nothing
+    (docs/privacy.md). `udp_key_file` (or `udp_key`) is the key shared with a udp collector. What is not given comes
+    from the environment (`AIOCOP_SERVICE`, …).
 
     Raises ValueError for a bad argument. A bad environment variable is logged, and shipping stays off.
     """
@@ -47,6 +53,9 @@ def start(
         enabled=enabled,
         remote_control=remote_control,
         application=application,
+        ship_context=ship_context,
+        ship_arguments=ship_arguments,
+        scrub=scrub,
         udp_key_file=udp_key_file,
         udp_key=udp_key,
         on_slow_task=on_slow_task,

@@ -153,6 +153,8 @@ class Calls:
                     slices.pass_over(thread, counters, 0)
                     return
                 thread.record_start(counters)
+                if slices.disclosure is not None:
+                    slices.disclosure.hold(thread, counters, args, {}, 0)
                 if slices.events.wanted:
                     slices.describe_call(thread, counters, args, frame, beforehand=True)
             except HighSeverityBlockingIoException:
@@ -285,17 +287,25 @@ def measure(
         thread.operation = outer
         if counters is None:
             if own_ns >= counts_from_ns:
-                _record_wait(slices, thread, operation, args, frame, own_ns)
+                _record_wait(slices, thread, operation, args, kwargs, frame, own_ns)
         elif counters.site.silent or (slices.allowing_used and allowed_since_ns()):
             slices.pass_over(thread, counters, own_ns)
         else:
             thread.record(counters, own_ns)
+            if slices.disclosure is not None:
+                slices.hold_arguments(thread, counters, args, kwargs, own_ns)
             if call is not None:
                 call.duration_ns = own_ns
 
 
 def _record_wait(
-    slices: Slices, thread: LoopThread, operation: Operation, args: tuple[Any, ...], frame: Any, own_ns: int
+    slices: Slices,
+    thread: LoopThread,
+    operation: Operation,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    frame: Any,
+    own_ns: int,
 ) -> None:
     try:
         counters = slices.counters_at(thread, operation, frame)
@@ -303,6 +313,8 @@ def _record_wait(
             slices.pass_over(thread, counters, own_ns)
             return
         thread.record(counters, own_ns)
+        if slices.disclosure is not None:
+            slices.disclosure.hold(thread, counters, args, kwargs, own_ns)
         if slices.events.wanted:
             call = slices.describe_call(thread, counters, args, frame, beforehand=False)
             if call is not None:

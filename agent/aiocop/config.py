@@ -98,6 +98,18 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "Packages that are application code although they are installed like a library; comma separated.",
     ),
     Option(
+        "ship_context",
+        ("AIOCOP_SHIP_CONTEXT",),
+        "none",
+        "Names of context values that slow events may take along to the collector; comma separated, * for all.",
+    ),
+    Option(
+        "ship_arguments",
+        ("AIOCOP_SHIP_ARGUMENTS",),
+        "none",
+        "Operations whose arguments slow events may take along to the collector; comma separated, * for all.",
+    ),
+    Option(
         "udp_key_file",
         ("AIOCOP_UDP_KEY_FILE",),
         "none",
@@ -126,6 +138,8 @@ class Configuration(NamedTuple):
     enabled: bool
     remote_control: bool
     application: tuple[str, ...]
+    ship_context: tuple[str, ...]
+    ship_arguments: tuple[str, ...]
     udp_key_file: str
     udp_key: UdpKey
     """What the file holds, else what was given directly."""
@@ -149,6 +163,8 @@ class Configuration(NamedTuple):
         enabled: bool | None = None,
         remote_control: bool | None = None,
         application: Sequence[str] = (),
+        ship_context: Sequence[str] | None = None,
+        ship_arguments: Sequence[str] | None = None,
         udp_key_file: str | None = None,
         udp_key: str | None = None,
         environ: Mapping[str, str] = os.environ,
@@ -181,6 +197,8 @@ class Configuration(NamedTuple):
             enabled=chosen_enabled,
             remote_control=resolver.find("remote_control", remote_control, _flag, _flag_text, default=False),
             application=resolver.find("application", names, _packages, _packages_text, ()),
+            ship_context=resolver.find("ship_context", ship_context, _names, _names_text, ()),
+            ship_arguments=resolver.find("ship_arguments", ship_arguments, _names, _names_text, ()),
             udp_key_file=key_file,
             udp_key=key,
             shipping=chosen_enabled and not resolver.problems,
@@ -311,6 +329,16 @@ def _packages(value: object) -> tuple[str, ...]:
         if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
             raise ValueError(f"{name!r:.80} is not the name of a package")
     return value
+
+
+def _names(value: object) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, (tuple, list, set, frozenset)):
+        raise ValueError('must be a sequence of names, like ("route",)')
+    return tuple([_filled_name(name) for name in value])
+
+
+def _names_text(text: str) -> tuple[str, ...]:
+    return tuple([_filled_name(name) for name in text.split(",") if name.strip()])
 
 
 def _packages_text(text: str) -> tuple[str, ...]:

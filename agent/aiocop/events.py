@@ -239,17 +239,22 @@ class Events:
         )
         if not (self.providers or self.late_providers):
             return event
-        return replace(event, context=self._context(facts))
+        return replace(event, context=self.context(facts.provided, facts.before, facts.after))
 
-    def _context(self, facts: SliceFacts) -> dict[str, Any]:
+    def context(
+        self,
+        provided: dict[str, Any] | None,
+        before: dict[str, Any] | None,
+        after: Callable[..., dict[str, Any]],
+    ) -> dict[str, Any]:
         """Context at the first blocking call; without one, before the slice, completed and overridden by after it.
 
-        What a late provider did not know yet at the first call (a route, before something was routed) it may add after.
+        `after` is `provide` in the slice's own contextvars. What a late provider did not know yet at the first call (a
+        route, before something was routed) it may add after.
         """
-        if facts.provided is not None:
-            return {**facts.after(self.late_providers), **facts.provided} if self.late_providers else facts.provided
-        after = facts.after()
-        return {**(facts.before or {}), **{key: value for key, value in after.items() if value is not None}}
+        if provided is not None:
+            return {**after(self.late_providers), **provided} if self.late_providers else provided
+        return {**(before or {}), **{key: value for key, value in after().items() if value is not None}}
 
     def _complain(self, function: Any, what: str) -> None:
         self.failures += 1

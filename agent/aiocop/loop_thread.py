@@ -5,7 +5,7 @@ writes `glimpse` and `samples`; a sample names the slice it saw, so that a late 
 """
 
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiocop._stdlib import get_ident
 from aiocop.aggregate import CounterTable, SiteCounters
@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from aiocop.attribution import Moment, Sample
     from aiocop.catalogue import Operation
     from aiocop.events import BlockingCall
+
+
+class HeldArguments(NamedTuple):
+    """The arguments of the costliest call of one site in the running slice."""
+
+    own_ns: int
+    positional: tuple[Any, ...]
+    keywords: dict[str, Any]
 
 
 class LoopThread(CounterTable):
@@ -32,6 +40,7 @@ class LoopThread(CounterTable):
         "gc_ns",
         "gc_started_ns",
         "glimpse",
+        "held_arguments",
         "ident",
         "implicit",
         "last_unmeasured",
@@ -88,6 +97,8 @@ class LoopThread(CounterTable):
         self.calls: list[BlockingCall] = []
         self.provided: dict[str, Any] | None = None
         """Context as the providers gave it at the first blocking call of the slice."""
+        self.held_arguments: dict[int, HeldArguments] = {}
+        """By site, of the running slice; filled only where a Disclosure allows it."""
         self.raised: tuple[BaseException, Any] | None = None
         """The last exception of a uvloop callback, and the callback."""
         self.raising = False

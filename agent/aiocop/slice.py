@@ -19,18 +19,21 @@ from aiocop.allowing import allowed_since_ns
 from aiocop.attribution import Moment, Sample, is_waiting, may_have_computed, shares, starved_ns, tells
 from aiocop.callback_names import callback_code, task_name
 from aiocop.catalogue import CPU, TURN, WAIT, Operation
+from aiocop.disclosure import Disclosed, Disclosure
 from aiocop.events import BlockingCall, Events, SliceFacts
 from aiocop.loop_thread import LoopThread
 from aiocop.loop_threads import LoopThreads
 from aiocop.stalls import FinishedSlice, StallBoard
 from aiocop.traces import LOOP, MAX_SITE_FRAMES, Site, Traces
-from aiocop_wire import Define, SlowEvent, SlowSite, encode
+from aiocop_wire import ContextValue, Define, SlowEvent, SlowSite, encode
 from aiocop_wire.heartbeat import BEGUN, ENTERED, write_text
 
 MAX_CALLS_PER_SLICE: Final = 50
 """Blocking calls of one slice that its event describes; all of them are counted."""
 MAX_SAMPLES_PER_SLICE: Final = 64
 _logger = logging.getLogger("aiocop")
+_NOTHING: Final = Disclosed({}, {})
+_NO_ARGUMENTS: Final[dict[str, ContextValue]] = {}
 _UNSEEN_NS: Final = 1_000_000
 """Time of a slow slice that no wrapper measured is attributed from here on; less is noise of the clocks."""
 
@@ -45,6 +48,8 @@ class Slices(LoopThreads):
         """Read at the start of every slice; written by activate() and deactivate()."""
         self.shipping = False
         """Whether slow events are queued for a shipper."""
+        self.disclosure: Disclosure | None = None
+        """What slow events may say of arguments and context, None for nothing. Read once per blocking call."""
         self.trace_depth = 20
         self.stalls: StallBoard | None = None
         """Told of slices that took longer than its `stall_after`."""
@@ -196,6 +201,21 @@ class Slices(LoopThreads):
             self.events.raise_at_call(call, self.threshold_ns)
         return call
 
+    def hold_arguments(
+        self,
+        thread: LoopThread,
+        counters: SiteCounters,
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        own_ns: int,
+    ) -> None:
+        """Remember what this slice's event may say of a call, where there is a disclosure. Raises nothing."""
+        try:
+            if self.disclosure is not None:
+                self.disclosure.hold(thread, counters, arguments, keywords, own_ns)
+        except Exception:  # noqa: BLE001 - the border to the service: our fault must not become the caller's
+            self.fault()
+
     def forget_calls(self) -> None:
         """Drop what the calling thread's running slice would have described; what was counted stays counted."""
         thread = self.threads.get(get_ident())
@@ -266,7 +286,9 @@ class Slices(LoopThreads):
             for counters in thread.touched:
                 counters.slow_count += 1
             if self.shipping and thread.touched:
-                self._ship(thread, elapsed_ns, cpu_ns, callback)
+                disclosure = self.disclosure
+                disclosed = _NOTHING if disclosure is None else disclosure.disclose(thread, context, before)
+                self._ship(thread, elapsed_ns, cpu_ns, callback, disclosed)
             if self.stalls is not None and elapsed_ns >= self.stalls.stall_after_ns:
                 self.stalls.finished.append(FinishedSlice(thread.started_ns, elapsed_ns, _costliest(thread)))
         thread.credited_ns += elapsed_ns if slow else thread.nested_ns
@@ -307,6 +329,8 @@ class Slices(LoopThreads):
         thread.allowed_ns = 0
         thread.operation = None
         thread.last_unmeasured = None
+        if thread.held_arguments:
+            thread.held_arguments = {}
         if thread.calls or thread.provided is not None:
             thread.calls = []
             thread.provided = None
@@ -368,7 +392,7 @@ class Slices(LoopThreads):
             return self.traces.pseudo_site(CPU, LOOP)
         return self.traces.function_site(CPU, *found)
 
-    def _ship(self, thread: LoopThread, elapsed_ns: int, cpu_ns: int, callback: Any) -> None:
+    def _ship(self, thread: LoopThread, elapsed_ns: int, cpu_ns: int, callback: Any, disclosed: Disclosed) -> None:
         touched = sorted(thread.touched, key=lambda item: item.slice_blocked_ns, reverse=True)
         event = SlowEvent(
             started_at_ms=(time_ns() - elapsed_ns) // 1_000_000,
@@ -383,6 +407,7 @@ class Slices(LoopThreads):
                         item.slice_count,
                         item.slice_blocked_ns // 1_000,
                         item.site.trace_ids[-1] if item.site.trace_ids else 0,
+                        disclosed.arguments.get(item.site.definition.site_id, _NO_ARGUMENTS),
                     )
                     for item in touched[:MAX_CALLS_PER_SLICE]
                 ]
@@ -392,6 +417,7 @@ class Slices(LoopThreads):
             loop=thread.loop,
             cpu_us=cpu_ns // 1_000 if cpu_ns >= 0 else -1,
             gc_us=thread.gc_ns // 1_000,
+            context=disclosed.context,
         )
         self.aggregate.offer_slow_event(thread, event)
 

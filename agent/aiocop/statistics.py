@@ -46,6 +46,8 @@ class Statistics(NamedTuple):
     """How often each rule of allow() matched; 0 is a dead rule."""
     callback_failures: int
     """Exceptions of callbacks and context providers."""
+    scrub_failures: int
+    """Values of arguments and context that were not shipped because `scrub` raised."""
     agent_cpu_ns: int
     """CPU time of the agent's own threads."""
     remote_control: RemoteControlStatus

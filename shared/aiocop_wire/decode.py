@@ -323,32 +323,34 @@ def _read_delta(item: object) -> SiteDelta:
 
 def _read_slow_site(item: object) -> SlowSite:
     if type(item) is not tuple or len(item) < 3 or not all(type(part) is int for part in item[:4]):
-        raise _fail("slow event's site", "the array [site_id, count, blocked_us, trace_id]", item)
+        raise _fail("slow event's site", "the array [site_id, count, blocked_us, trace_id, arguments]", item)
     site, count, blocked_us = item[:3]
     trace = item[3] if len(item) > 3 else 0
+    arguments = _read_values({"arguments": item[4]}, "arguments", limits.MAX_ARGUMENTS) if len(item) > 4 else {}
     if not 0 <= site <= _MAX_U64 or not 0 <= trace <= _MAX_U64 or count < 0 or blocked_us < 0:
         raise MalformedMessageError("slow event's site out of bounds")
-    return SlowSite(site, min(count, _MAX_U32), min(blocked_us, _MAX_U63), trace)
+    return SlowSite(site, min(count, _MAX_U32), min(blocked_us, _MAX_U63), trace, arguments)
 
 
-def _read_context(body: _Body) -> dict[str, ContextValue]:
-    context: dict[str, ContextValue] = {}
-    for key, value in _map(body, "context", most=limits.MAX_CONTEXT_ITEMS).items():
+def _read_values(body: _Body, field: str, most: int) -> dict[str, ContextValue]:
+    """A map of names to plain values: context or arguments."""
+    values: dict[str, ContextValue] = {}
+    for key, value in _map(body, field, most=most).items():
         if type(key) is not str or len(key) > limits.MAX_NAME:
-            raise _fail("context key", f"a text of at most {limits.MAX_NAME} characters", key)
+            raise _fail(f"key in {field}", f"a text of at most {limits.MAX_NAME} characters", key)
         if type(value) is str:
             if len(value) > limits.MAX_TEXT:
-                raise _fail("context value", f"at most {limits.MAX_TEXT} characters", value)
+                raise _fail(f"value in {field}", f"at most {limits.MAX_TEXT} characters", value)
         elif type(value) is int:
             if not -_MAX_CONTEXT_INT <= value <= _MAX_CONTEXT_INT:
-                raise _fail("context value", "an integer of at most 53 bits", value)
+                raise _fail(f"value in {field}", "an integer of at most 53 bits", value)
         elif type(value) is float:
             if value - value != 0.0:
-                raise _fail("context value", "a finite number", value)
+                raise _fail(f"value in {field}", "a finite number", value)
         elif value is not None and type(value) is not bool:
-            raise _fail("context value", "a text, number, bool or nil", value)
-        context[key] = value
-    return context
+            raise _fail(f"value in {field}", "a text, number, bool or nil", value)
+        values[key] = value
+    return values
 
 
 def _read_moment(item: object, traces: int) -> CapturedMoment:
@@ -403,7 +405,7 @@ def _read_slow_event(item: object) -> SlowEvent:
         loop=_text(item, "loop", default=""),
         cpu_us=_int(item, "cpu_us", default=-1, low=-1),
         gc_us=_int(item, "gc_us", default=0),
-        context=_read_context(item),
+        context=_read_values(item, "context", limits.MAX_CONTEXT_ITEMS),
         capture=_read_capture(item),
     )
 

@@ -89,7 +89,12 @@ def _slow_event_body(event: SlowEvent) -> dict[str, Any]:
         "threshold_us": event.threshold_us,
         "cause": event.cause,
         "severity_score": event.severity_score,
-        "sites": [(site.site_id, site.count, site.blocked_us, site.trace_id) for site in event.sites],
+        "sites": [
+            (site.site_id, site.count, site.blocked_us, site.trace_id, dict(site.arguments))
+            if site.arguments
+            else (site.site_id, site.count, site.blocked_us, site.trace_id)
+            for site in event.sites
+        ],
         "task_name": event.task_name,
         "thread_name": event.thread_name,
         "loop": event.loop,

@@ -32,6 +32,9 @@ MAX_NAME: Final = 200
 MAX_CONTEXT_ITEMS: Final = 32
 """Keys in the context of one slow event."""
 
+MAX_ARGUMENTS: Final = 16
+"""Arguments of one call in a slow event."""
+
 MAX_FEATURES: Final = 32
 """Names in the features of one hello or welcome."""
 

@@ -16,7 +16,7 @@ line in the history below and new golden files; the old golden files stay.
 
 History of versions
     1   the first. Later: Welcome.features, Stall, Report.stalls, Datagram.stall; Hello.features, Control, Controlled,
-        SlowEvent.capture; Health.overhead.
+        SlowEvent.capture; Health.overhead; SlowSite.arguments.
 """
 
 from collections.abc import Mapping
@@ -204,6 +204,8 @@ class SlowSite(NamedTuple):
     blocked_us: int
     trace_id: int = 0
     """0 where no full trace was kept."""
+    arguments: Mapping[str, ContextValue] = MappingProxyType({})
+    """Of its costliest call, by position or name; empty unless the service allows it."""
 
 
 class CapturedMoment(NamedTuple):

@@ -20,6 +20,8 @@ _EXAMPLES = {
     "enabled": ("off", False),
     "remote_control": ("1", True),
     "application": ("shop, shop_lib.orders ,", ("shop", "shop_lib.orders")),
+    "ship_context": ("route, method ,", ("route", "method")),
+    "ship_arguments": ("open,subprocess.Popen", ("open", "subprocess.Popen")),
     "udp_key_file": (_KEY_FILE, _KEY_FILE),
     "udp_key": ("correct-horse-battery-staple", UdpKey(b"correct-horse-battery-staple")),
 }
@@ -67,6 +69,8 @@ def test_arguments_win_over_the_environment():
         enabled=True,
         remote_control=False,
         application=["cart"],
+        ship_context=["route"],
+        ship_arguments=(),
         udp_key_file=_KEY_FILE,
         udp_key="another-key-of-somebody",
         environ=environ,
@@ -76,6 +80,7 @@ def test_arguments_win_over_the_environment():
     assert (configuration.environment, configuration.release) == ("staging", "2.0")
     assert (configuration.threshold_ms, configuration.enabled) == (5.0, True)
     assert configuration.application == ("cart",)
+    assert (configuration.ship_context, configuration.ship_arguments) == (("route",), ())
     assert set(configuration.origins.values()) == {"argument"}
 
 
@@ -131,6 +136,9 @@ def test_resource_attributes_are_percent_decoded():
         ("application", "shop"),
         ("application", ("shop-api",)),
         ("application", (1,)),
+        ("ship_context", "route"),
+        ("ship_context", ("",)),
+        ("ship_arguments", (1,)),
     ],
 )
 def test_a_bad_argument_is_an_error_that_names_it(name, value):

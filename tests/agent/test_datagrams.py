@@ -63,11 +63,20 @@ _events = st.builds(
     cause=st.just("io"),
     severity_score=st.integers(0, 1000),
     sites=st.lists(
-        st.builds(SlowSite, st.integers(0, 50), st.just(1), st.just(1), st.integers(0, 50)), max_size=40
+        st.builds(
+            SlowSite,
+            st.integers(0, 50),
+            st.just(1),
+            st.just(1),
+            st.integers(0, 50),
+            st.dictionaries(_texts, _texts, max_size=2),
+        ),
+        max_size=40,
     ).map(tuple),
     context=st.dictionaries(_texts, _texts, max_size=3),
     cpu_us=st.integers(-5, 5),
     gc_us=st.integers(-5, 5),
+    capture=st.none(),
 )
 
 

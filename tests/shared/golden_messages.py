@@ -130,6 +130,16 @@ GOLDEN: dict[str, Message] = {
     "v1-control-nothing": Control(revision=43),
     "v1-controlled": Controlled(42, active=True, threshold_us=30_000, trace_depth=32, refused="threshold_us 1"),
     "v1-report-capture": _REPORT._replace(slow_events=(_REPORT.slow_events[0]._replace(capture=_CAPTURE),)),
+    "v1-report-arguments": _REPORT._replace(
+        slow_events=(
+            _REPORT.slow_events[0]._replace(
+                sites=(
+                    SlowSite(2**64 - 1, 1, 44_000, 9, {"0": "socket", "1": "('10.0.0.7', 5432)", "timeout": 2.5}),
+                    SlowSite(7, 1, 1_000),
+                )
+            ),
+        )
+    ),
     "v1-report-stalls": _REPORT._replace(stalls=(_STALL._replace(state="ended"),)),
     "v1-datagram-stall": Datagram(identity=_IDENTITY, define=_DEFINE, stall=_STALL),
     "v1-report-overhead": _REPORT._replace(

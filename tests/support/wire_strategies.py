@@ -105,7 +105,9 @@ slow_events = st.builds(
     threshold_us=u63,
     cause=causes,
     severity_score=u32,
-    sites=st.lists(st.builds(SlowSite, u64, u32, u63, u64), max_size=3).map(tuple),
+    sites=st.lists(
+        st.builds(SlowSite, u64, u32, u63, u64, st.dictionaries(names, context_values, max_size=3)), max_size=3
+    ).map(tuple),
     task_name=names,
     thread_name=names,
     loop=names,

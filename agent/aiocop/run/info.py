@@ -101,7 +101,7 @@ class Info(NamedTuple):
         rows = [(name.replace("_", "-"), _shown(value), origin) for name, (value, origin) in self.options.items()]
         wide = max(len(value) for _, value, _ in rows)
         lines = [f"aiocop-run {__version__}, {self.own} ({self.own.executable})", ""]
-        lines += [f"  {name:<13} {value:<{wide}}  {origin}".rstrip() for name, value, origin in rows]
+        lines += [f"  {name:<14} {value:<{wide}}  {origin}".rstrip() for name, value, origin in rows]
         lines.append("")
         if not self.enabled:
             lines.append("switched off: COMMAND would run as if aiocop-run were not there")
@@ -116,7 +116,7 @@ def _told(configuration: Configuration, name: str, flags: Mapping[str, str]) -> 
     value = getattr(configuration, name)
     if name == "collector":
         value = [str(address) for address in value]
-    elif name == "application":
+    elif name in ("application", "ship_context", "ship_arguments"):
         value = list(value)
     elif name == "udp_key":
         value = str(value)  # whether there is one, not which

@@ -20,7 +20,14 @@ from aiocop_wire import __version__
 BOOTSTRAP_FOLDER: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bootstrap")
 _PYTHONPATH: Final = "PYTHONPATH"
 _FLAGS: Final = tuple(option for option in OPTIONS if option.name != "enabled" and not option.secret)
-_METAVARS: Final = {"collector": "ADDRESS", "application": "PACKAGES", "udp_key_file": "FILE", "remote_control": "1"}
+_METAVARS: Final = {
+    "collector": "ADDRESS",
+    "application": "PACKAGES",
+    "ship_context": "NAMES",
+    "ship_arguments": "OPERATIONS",
+    "udp_key_file": "FILE",
+    "remote_control": "1",
+}
 
 _EPILOG: Final = """\
 examples:

@@ -4,17 +4,18 @@ Sizes are estimated while items are put together, because exact ones cost an enc
 the bytes of what comes out and halves what is still too large, so the estimates only have to be good, not right.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from aiocop.shipping.fit import fit_event, fit_site, fit_trace, shorten_frame
 from aiocop.shipping.reports import used_sites, used_traces
-from aiocop_wire import Define, Frame, SiteDefinition, SiteDelta, SlowEvent, TraceDefinition
+from aiocop_wire import ContextValue, Define, Frame, SiteDefinition, SiteDelta, SlowEvent, TraceDefinition
 
 _ENVELOPE_BYTES: Final = 420  # a datagram with an identity and an empty report, less the identity's texts
 _DELTA_BYTES: Final = 28
 _EVENT_BYTES: Final = 220
 _SHORTEST_TEXT: Final = 30
+_SHORTEST_VALUE: Final = 60
 
 
 class Part(NamedTuple):
@@ -121,8 +122,12 @@ def _site_bytes(site: SiteDefinition) -> int:
 
 def _event_bytes(event: SlowEvent) -> int:
     texts = len(event.task_name) + len(event.thread_name) + len(event.loop)
-    context = sum(len(key) + (len(value) if isinstance(value, str) else 9) + 5 for key, value in event.context.items())
-    return _EVENT_BYTES + texts + context + 25 * len(event.sites)
+    values = _values_bytes(event.context) + sum([_values_bytes(site.arguments) for site in event.sites])
+    return _EVENT_BYTES + texts + values + 25 * len(event.sites)
+
+
+def _values_bytes(values: Mapping[str, ContextValue]) -> int:
+    return sum(len(key) + (len(value) if isinstance(value, str) else 9) + 5 for key, value in values.items())
 
 
 def smaller(part: Part) -> tuple[Part, ...]:
@@ -190,18 +195,16 @@ def _shorter(frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
 
 
 def _smaller_event(event: SlowEvent) -> SlowEvent:
-    """Without its context first, then with fewer sites."""
-    sites = event.sites if event.context else event.sites[: len(event.sites) // 2]
-    return SlowEvent(
-        started_at_ms=event.started_at_ms,
-        elapsed_us=event.elapsed_us,
-        threshold_us=event.threshold_us,
-        cause=event.cause,
-        severity_score=event.severity_score,
-        sites=sites,
-        task_name=event.task_name,
-        thread_name=event.thread_name,
-        loop=event.loop,
-        cpu_us=event.cpu_us,
-        gc_us=event.gc_us,
-    )
+    """With shorter values first, then without, then with fewer sites."""
+    all_values = [event.context, *[site.arguments for site in event.sites]]
+    if any(len(value) > _SHORTEST_VALUE for values in all_values for value in values.values() if type(value) is str):
+        sites = [site._replace(arguments=_shorter_values(site.arguments)) for site in event.sites]
+        return event._replace(context=_shorter_values(event.context), sites=tuple(sites))
+    if any(all_values) or event.capture is not None:
+        sites = [site._replace(arguments={}) for site in event.sites]
+        return event._replace(context={}, sites=tuple(sites), capture=None)
+    return event._replace(sites=event.sites[: len(event.sites) // 2])
+
+
+def _shorter_values(values: Mapping[str, ContextValue]) -> dict[str, ContextValue]:
+    return {key: value[:_SHORTEST_VALUE] if isinstance(value, str) else value for key, value in values.items()}

@@ -6,8 +6,8 @@ The happy path costs a few comparisons and returns what came in.
 from collections.abc import Mapping
 from typing import Final
 
-from aiocop_wire import ContextValue, Frame, SiteDefinition, SlowEvent, Stall, TraceDefinition
-from aiocop_wire.limits import MAX_CONTEXT_ITEMS, MAX_FRAMES, MAX_NAME, MAX_TEXT
+from aiocop_wire import ContextValue, Frame, SiteDefinition, SlowEvent, SlowSite, Stall, TraceDefinition
+from aiocop_wire.limits import MAX_ARGUMENTS, MAX_CONTEXT_ITEMS, MAX_FRAMES, MAX_NAME, MAX_TEXT
 
 _MAX_EVENT_SITES: Final = 256
 _MAX_CONTEXT_INT: Final = 1 << 53
@@ -64,9 +64,10 @@ def shorten_frame(frame: Frame, most: int) -> Frame:
 
 def fit_event(event: SlowEvent) -> SlowEvent:
     """`event` with what the wire's limits allow of it."""
-    context = _fit_context(event.context) if event.context else event.context
+    context = _fit_values(event.context, MAX_CONTEXT_ITEMS) if event.context else event.context
     if (
         context is event.context
+        and not any(site.arguments for site in event.sites)
         and len(event.sites) <= _MAX_EVENT_SITES
         and len(event.task_name) <= MAX_NAME
         and len(event.thread_name) <= MAX_NAME
@@ -77,13 +78,10 @@ def fit_event(event: SlowEvent) -> SlowEvent:
         and event.gc_us >= 0
     ):
         return event
-    return SlowEvent(
+    return event._replace(
         started_at_ms=max(0, event.started_at_ms),
         elapsed_us=max(0, event.elapsed_us),
-        threshold_us=event.threshold_us,
-        cause=event.cause,
-        severity_score=event.severity_score,
-        sites=event.sites[:_MAX_EVENT_SITES],
+        sites=tuple([_fit_slow_site(site) for site in event.sites[:_MAX_EVENT_SITES]]),
         task_name=event.task_name[:MAX_NAME],
         thread_name=event.thread_name[:MAX_NAME],
         loop=event.loop[:MAX_NAME],
@@ -93,20 +91,27 @@ def fit_event(event: SlowEvent) -> SlowEvent:
     )
 
 
-def _fit_context(context: Mapping[str, ContextValue]) -> dict[str, ContextValue]:
-    fitted = {}
-    for key, value in list(context.items())[:MAX_CONTEXT_ITEMS]:
-        name = key if type(key) is str else type(key).__name__
-        fitted[name[:MAX_NAME]] = _fit_value(value)
-    return fitted
+def _fit_slow_site(site: SlowSite) -> SlowSite:
+    return site._replace(arguments=_fit_values(site.arguments, MAX_ARGUMENTS)) if site.arguments else site
 
 
-def _fit_value(value: object) -> ContextValue:
+def _fit_values(values: Mapping[str, ContextValue], most: int) -> dict[str, ContextValue]:
+    return {fit_name(key): fit_value(value, MAX_TEXT) for key, value in list(values.items())[:most]}
+
+
+def fit_name(key: object) -> str:
+    """`key` as the name of a value on the wire."""
+    name = key if type(key) is str else type(key).__name__
+    return name[:MAX_NAME]
+
+
+def fit_value(value: object, most: int) -> ContextValue:
+    """`value` as it crosses the wire, a text with at most `most` characters; of any other object its type's name."""
     # Exact types: a subclass may do anything when it is encoded.
     if value is None or type(value) is bool:
         return value
     if type(value) is str:
-        return value[:MAX_TEXT]
+        return value[:most]
     if type(value) is int:
         return value if -_MAX_CONTEXT_INT <= value <= _MAX_CONTEXT_INT else hex(value)[:MAX_NAME]
     if type(value) is float:

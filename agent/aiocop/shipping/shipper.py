@@ -27,6 +27,7 @@ from aiocop.shipping.ledger import Ledger
 from aiocop.shipping.pending import MINUTE_MS, PendingEvents, PendingWindow, PendingWindows
 from aiocop.shipping.report_source import Controllable, ReportSource, StallSource, Window
 from aiocop.shipping.reports import MAX_STALLS
+from aiocop.shipping.scrubbing import Scrub, Scrubber
 from aiocop.shipping.statistics import ShippingStatistics
 from aiocop.shipping.transport import NEVER_NS, ONE_MS_NS, ONE_S_NS, REFUSED, STOPPED, WAITING, Transport, logger
 from aiocop.shipping.udp_transport import UdpTransport
@@ -81,9 +82,11 @@ class Shipper:
         heartbeat_descriptor: Callable[[], int] = lambda: -1,
         udp_key: bytes = b"",
         control: Controllable | None = None,
+        scrub: Scrub | None = None,
     ) -> None:
         self._source = source
         self._control = control
+        self._scrubber = Scrubber(scrub, source)
         self._wall_clock_ns = wall_clock_ns
         self._interval_ns = int(interval_s * ONE_S_NS)
         self._ledger = Ledger(source.recorded)
@@ -240,6 +243,7 @@ class Shipper:
             connection_failures=transport.failures,
             last_error=transport.last_error,
             agent_cpu_ns=self._past_threads_cpu_ns + self._thread_cpu_ns,
+            scrub_failures=self._scrubber.failures,
         )
 
     def _health(self) -> Health:
@@ -347,7 +351,7 @@ class Shipper:
         window = PendingWindow(self._window_started_ms, wall_ms, taken.deltas)
         self._ledger.take(window.calls, len(taken.slow_events), taken.dropped)
         self._windows.add(window)
-        left_out = self._events.add(taken.slow_events)
+        left_out = self._events.add([self._scrubber.scrub(event) for event in taken.slow_events])
         if left_out:
             self._ledger.drop_queued_events(left_out, _QUEUE_FULL_EVENTS)
         self._window_started_ms = wall_ms

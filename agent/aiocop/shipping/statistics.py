@@ -33,3 +33,5 @@ class ShippingStatistics(NamedTuple):
     """Why the last attempt or connection failed; empty while none did."""
     agent_cpu_ns: int
     """CPU time of the shipper's thread."""
+    scrub_failures: int
+    """Values that were not shipped because the user's hook raised."""

@@ -175,6 +175,9 @@ class HotspotAgent(Answer):
     last_seen: Time
 
 
+Values = dict[str, str | int | float | bool | None]
+
+
 class SlowSiteAnswer(Answer):
     """A site's part in a slow event. The site may belong to another hotspot."""
 
@@ -182,6 +185,9 @@ class SlowSiteAnswer(Answer):
     trace_id: str | None
     count: int
     blocked_ms: float
+    arguments: Values = Field(
+        description="Of its costliest call in the slice, by position or name; empty unless the service ships them."
+    )
 
 
 class SlowEventAnswer(Answer):
@@ -200,7 +206,7 @@ class SlowEventAnswer(Answer):
     cpu_ms: float | None = Field(description="CPU time of the loop's thread in the slice; null if not measured.")
     gc_ms: float
     sites: list[SlowSiteAnswer]
-    context: dict[str, str | int | float | bool | None]
+    context: Values = Field(description="What the service lets slow events say of the request, such as its route.")
 
 
 class HistoryEntry(Answer):

@@ -118,6 +118,7 @@ def _slow_event(event_id: int, agent: str, started_at_ms: int, event: dict[str, 
                 trace_id=to_hex(site["trace_id"]) if site["trace_id"] is not None else None,
                 count=site["count"],
                 blocked_ms=milliseconds(site["blocked_us"]),
+                arguments=site.get("arguments", {}),  # kept by a collector before there were any: without
             )
             for site in event["sites"]
         ],

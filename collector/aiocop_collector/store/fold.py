@@ -88,6 +88,7 @@ class SampledEvent:
                         "count": site.count,
                         "blocked_us": site.blocked_us,
                         "trace_id": ids.trace_id(site_id, site.trace_id) if site.trace_id else None,
+                        "arguments": dict(site.arguments),
                     }
                     for site_id, site in zip(self.site_ids, event.sites, strict=True)
                 ],
