@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -17,6 +18,7 @@ from aiocop_collector.sockets import bind_udp, bind_unix, default_unix_address
 from aiocop_collector.store.announcing import Announcer
 from aiocop_collector.store.database import open_engine, prepare, shown
 from aiocop_collector.store.election import UPKEEP, Election, webhook_duty
+from aiocop_collector.store.sqlite_file import in_use
 from aiocop_collector.store.transaction import Outcome
 from aiocop_collector.store.writer import Store
 from aiocop_collector.udp_key import find_udp_key
@@ -51,18 +53,23 @@ class Collector:
             retention=settings.retention,
             max_bytes=settings.max_size,
             on_commit=self._on_commit,
+            on_exchange=self._end_streams,
             announcer=Announcer(configuration.webhooks, configuration.budgets, configuration.public_url),
             rules=self._rules_file.rules if self._rules_file is not None else None,
             election=self.election,
         )
         self.heartbeats = Heartbeats(self.store, self.counters)
         self.receivers: list[UnixReceiver | UdpReceiver] = []
+        self._ending: set[asyncio.Task[None]] = set()
+        self._held = contextlib.ExitStack()
         self._settings = settings
         self._log = structlog.get_logger("aiocop_collector")
 
     async def start(self) -> None:
         """Migrate, bind, receive. Raises CollectorError, with nothing left open."""
         try:
+            if self.engine.dialect.name == "sqlite":
+                self._held.enter_context(in_use(Path(self.engine.url.database or "")))
             await prepare(self.engine)
             for address in self._settings.listen or (default_unix_address(),):
                 self.receivers.append(self._bind(address))
@@ -98,6 +105,7 @@ class Collector:
         for receiver in receivers:
             await receiver.finish()
         await self.engine.dispose()
+        self._held.close()
         if not committed:
             status = self.store.status()
             self._log.error("not committed, and not acknowledged", reports=status.pending_reports, error=status.error)
@@ -119,6 +127,14 @@ class Collector:
         self.metrics.count_commit(outcome, seconds)
         if outcome.announced.messages:
             self.courier.wake()
+
+    def _end_streams(self) -> None:
+        """Agents come back at once, and define their sites anew."""
+        for receiver in self.receivers:
+            if isinstance(receiver, UnixReceiver):
+                task = asyncio.get_running_loop().create_task(receiver.finish(), name="aiocop-collector-ending")
+                self._ending.add(task)
+                task.add_done_callback(self._ending.discard)
 
     def _bind(self, address: Address) -> UnixReceiver | UdpReceiver:
         if isinstance(address, UnixAddress):

@@ -53,8 +53,11 @@ def test_the_database_is_locked(collector, tmp_path, extent):
     with run_fleet(tmp_path, f"unix://{collector.socket_path}", extent.agents) as agents:
         wait_until(lambda: collector.counters().get("commits", 0) > 2, "a first commit")
         with closing(sqlite3.connect(collector.database, isolation_level=None, timeout=30)) as other:
-            other.execute("BEGIN IMMEDIATE")
+            other.execute("BEGIN EXCLUSIVE")
             time.sleep(extent.lock_s)  # the length of the lock is what is tested
+            wait_until(lambda: collector.http.get("/readyz").status_code == 503, "not ready")
+            error = wait_until(lambda: collector.http.get("/readyz").json()["writer"]["error"], "a reason")
+            assert "another process keeps it locked" in error
             other.execute("ROLLBACK")
         expect_every_count_once(collector, agents)
 

@@ -44,7 +44,9 @@ def test_full_for_a_while(small_disk, tmp_path, extent):
         wait_until(lambda: collector.counters().get("commits", 0) > 2, "a first commit")
         _fill(small_disk / "filler")
         wait_until(lambda: collector.counters().get("commits_failed", 0) > 1, "commits that fail")
-        assert collector.http.get("/readyz").status_code == 503
+        readiness = collector.http.get("/readyz")
+        assert readiness.status_code == 503
+        assert "free space on its volume" in readiness.json()["writer"]["error"]
         assert collector.http.get("/hotspots").status_code == 200
         (small_disk / "filler").unlink()
         expect_every_count_once(collector, agents)

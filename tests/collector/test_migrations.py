@@ -46,6 +46,7 @@ async def test_tables_are_stored_as_the_schema_says(tmp_path):
     engine = open_engine(f"sqlite:///{migrated}")
     await prepare(engine)
     await engine.dispose()
+    created.touch()
     engine = open_engine(f"sqlite:///{created}")
     async with engine.begin() as connection:
         await connection.run_sync(schema.metadata.create_all)
@@ -61,6 +62,7 @@ async def test_tables_are_stored_as_the_schema_says(tmp_path):
 
 
 async def test_acknowledged_means_durable(tmp_path):
+    (tmp_path / "c.sqlite3").touch()
     engine = open_engine(f"sqlite:///{tmp_path}/c.sqlite3")
     async with engine.connect() as connection:
         assert (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar() == "wal"

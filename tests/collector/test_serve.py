@@ -194,6 +194,7 @@ def test_a_database_that_is_none_is_refused_and_left_alone(tmp_path, elsewhere):
     said = refusal(*elsewhere, "--database", f"sqlite:///{file}", code=1)
     assert f"sqlite:///{file}" in said
     assert "not a database" in said
+    assert "aiocop-collector db restore" in said
     assert file.read_text() == "Dear database, " * 100
 
 
@@ -270,7 +271,7 @@ def test_a_locked_database_is_waited_for_and_readyz_says_so(tmp_path):
             return collector.http.get("/readyz")
 
         wait_until(lambda: readiness().status_code == 503, "not ready")
-        assert "locked" in readiness().json()["writer"]["error"]
+        assert "another process keeps it locked" in readiness().json()["writer"]["error"]
         assert not peer.has_answer(), "acknowledged before it was committed"
         blocker.execute("ROLLBACK")
         blocker.close()

@@ -37,6 +37,22 @@ _PRAGMAS: Final = (
 )
 
 
+_DAMAGED: Final = (
+    "the file is damaged; stop the collector, look at it with 'aiocop-collector db check', and put a backup back with "
+    "'aiocop-collector db restore FILE'"
+)
+_ADVICE: Final = {
+    "database is locked": "another process keeps it locked; what arrives waits",
+    "database or disk is full": "free space on its volume; what arrives waits",
+    "malformed": _DAMAGED,
+    "file is not a database": _DAMAGED,
+    "disk I/O error": "its volume fails; the system's log says more",
+    "unable to open database file": "the file or its folder is missing, or must not be used by this user",
+    "attempt to write a readonly database": "its file, folder or volume must not be written by this user",
+}
+"""What to do about what SQLite says, in its own words (sqlite3.c, sqlite3ErrStr)."""
+
+
 def open_engine(url: str) -> AsyncEngine:
     """An engine for a URL as users write it. Connects to nothing yet. Raises SettingsError."""
     target = _normalise(url or default_database())
@@ -44,6 +60,7 @@ def open_engine(url: str) -> AsyncEngine:
         # A connection idle since the server was restarted is noticed before it is used.
         return create_async_engine(target, pool_pre_ping=True)
     engine = create_async_engine(target, connect_args={"timeout": _BUSY_TIMEOUT_S})
+    event.listen(engine.sync_engine, "do_connect", _open_only)
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
@@ -81,7 +98,9 @@ def reason_of(error: BaseException) -> str:
     if isinstance(cause, OSError) and cause.strerror:
         return f"{cause.strerror} ({cause.filename})" if cause.filename else cause.strerror
     text = " ".join(str(cause).split())
-    return text.rpartition(">: ")[2] or type(error).__name__  # SQLAlchemy puts "<class …>: " before asyncpg's text
+    text = text.rpartition(">: ")[2] or type(error).__name__  # SQLAlchemy puts "<class …>: " before asyncpg's text
+    advice = next((advice for words, advice in _ADVICE.items() if words in text), None)
+    return f"{text}: {advice}" if advice else text
 
 
 def blames_values(error: BaseException) -> bool:
@@ -126,6 +145,12 @@ def _try_file(path: Path) -> None:
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         for pragma in _PRAGMAS:
             connection.execute(pragma)
+
+
+def _open_only(_dialect: object, _record: object, arguments: list[Any], options: dict[str, Any]) -> None:
+    """Connections make no file, only `prepare` does: where one was deleted, no empty one must take its place."""
+    arguments[0] = f"{Path(arguments[0]).absolute().as_uri()}?mode=rw"
+    options["uri"] = True
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

@@ -32,6 +32,7 @@ from aiocop_collector.store.election import UPKEEP, Election
 from aiocop_collector.store.pruning import Limits, Pruner
 from aiocop_collector.store.ruling import apply_rules, next_hotspots
 from aiocop_collector.store.schema import agents
+from aiocop_collector.store.sqlite_file import SqliteFile
 from aiocop_collector.store.transaction import Memory, Outcome, Transaction
 
 FLUSH_INTERVAL_S: Final = 0.25
@@ -85,23 +86,27 @@ class Store:
         max_bytes: int = 0,
         clock_s: Callable[[], float] = time.time,
         on_commit: Callable[[Outcome, float], None] | None = None,
+        on_exchange: Callable[[], None] | None = None,
         announcer: Announcer | None = None,
         rules: Rules | None = None,
         election: Election | None = None,
     ) -> None:
         """`max_bytes` is how large the store may be, 0 for no limit. `on_commit` is told of each commit, and how many
-        seconds it took; it must not raise. Without an election this is the store's only collector."""
+        seconds it took, `on_exchange` when the database file was replaced by another, which knows no definition of a
+        running agent; neither may raise. Without an election this is the store's only collector."""
         self._engine = engine
         self._counters = counters
         self._retention = retention
         self._pruner = Pruner(engine, Limits(retention, max_bytes), clock_s=clock_s)
         self._clock_s = clock_s
         self._on_commit = on_commit
+        self._on_exchange = on_exchange
         self._announcer = announcer
         self._rules = rules
         self._rules_are_new = rules is not None
         self._election = election
         self._memory = Memory()
+        self._file = SqliteFile(engine)
         self._log = structlog.get_logger("aiocop_collector.store")
         self._pending: deque[Arrival] = deque()
         self._in_flight: Sequence[Arrival] = ()
@@ -122,6 +127,7 @@ class Store:
 
     def start(self) -> None:
         """Begin to write. The database must be migrated."""
+        self._file.open()
         self._task = asyncio.get_running_loop().create_task(self._run(), name="aiocop-collector-writer")
 
     async def stop(self, timeout_s: float) -> bool:
@@ -140,6 +146,7 @@ class Store:
         with contextlib.suppress(asyncio.CancelledError):
             await task
         self._state = "stopped"
+        self._file.close()
         self._tell_waiting(self._offered)
         return not self._pending and not self._in_flight
 
@@ -191,7 +198,7 @@ class Store:
     def status(self) -> StoreStatus:
         return StoreStatus(
             writer=self._state,
-            error=self._error,
+            error=self._error or self._file.trouble(),
             pending_reports=len(self._pending) + len(self._in_flight),
             pending_bytes=self._bytes,
             last_commit_at_ms=self._last_commit_at_ms,
@@ -257,6 +264,7 @@ class Store:
                     await self._write_apart(batch, error)
                     return
                 self._failed(error)
+                self._file.suspect(error)
                 await asyncio.sleep(retry_s * random.uniform(0.5, 1.0))  # noqa: S311 jitter, not a secret
                 retry_s = min(retry_s * 2, _LONGEST_RETRY_S)
             else:
@@ -283,12 +291,24 @@ class Store:
 
     async def _commit(self, batch: Sequence[Arrival]) -> Outcome:
         self._state = "writing" if self._error is None else "waiting"
+        if self._file.trouble() is not None:
+            await self._reopen()
         async with writing(self._engine) as connection:
             now_ms = int(self._clock_s() * 1000)
             transaction = Transaction(
                 connection, self._memory, now_ms=now_ms, announcer=self._announcer, rules=self._rules
             )
-            return await transaction.apply(batch)
+            outcome = await transaction.apply(batch)
+        self._file.check()  # what was committed into a deleted file is not to be acknowledged
+        return outcome
+
+    async def _reopen(self) -> None:
+        """Use another file, where the one that was open is gone or damaged. Raises DatabaseError."""
+        exchanged = await self._file.reopen()
+        self._memory = Memory()  # what it knows to be there need not be in another file
+        if exchanged and self._on_exchange is not None:
+            self._log.warning("the database was replaced by another one, which is used now")
+            self._on_exchange()
 
     def _succeeded(self, batch: Sequence[Arrival], outcome: Outcome) -> None:
         if self._error is not None:
