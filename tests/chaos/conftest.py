@@ -18,10 +18,11 @@ class Extent:
     crowd: int
     lock_s: float
     hostile_messages: int
+    database_deaths: int
 
 
-SHORT = Extent(kills=5, agents=3, crowd=20, lock_s=2.0, hostile_messages=20_000)
-LONG = Extent(kills=50, agents=8, crowd=100, lock_s=60.0, hostile_messages=1_000_000)
+SHORT = Extent(kills=5, agents=3, crowd=20, lock_s=2.0, hostile_messages=20_000, database_deaths=2)
+LONG = Extent(kills=50, agents=8, crowd=100, lock_s=60.0, hostile_messages=1_000_000, database_deaths=25)
 
 
 @pytest.fixture
