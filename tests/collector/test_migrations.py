@@ -1,14 +1,31 @@
 """Migrations end in exactly the tables that the code reads and writes."""
 
+import asyncio
 import sqlite3
+from itertools import pairwise
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import MetaData, Table, insert, select
+from sqlalchemy.engine import Connection
+from tests.support.sql import create_database
 
 from aiocop_collector.store import schema
 from aiocop_collector.store.database import open_engine, prepare
+from aiocop_collector.store.migrations import OLDEST_REVISION, revisions, upgrade
+from aiocop_collector.store.statements import REPLACE, Statements
+
+BREAKING: frozenset[str] = frozenset()
+"""Revisions that do more than add. Each of them raised OLDEST_REVISION."""
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+async def empty_url(request, tmp_path) -> str:
+    """Of a database of the test's own that nobody has migrated."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/c.sqlite3"
+    return await create_database(request.getfixturevalue("postgres_url"))
 
 
 def differences(connection) -> list:
@@ -26,13 +43,7 @@ async def test_migrations_make_the_schema(tmp_path):
 
 @pytest.mark.postgres
 async def test_migrations_make_the_schema_on_postgresql(postgres_url):
-    admin = open_engine(postgres_url)
-    async with admin.connect() as connection:
-        await (await connection.execution_options(isolation_level="AUTOCOMMIT")).execute(
-            text("CREATE DATABASE migrated")
-        )
-    await admin.dispose()
-    engine = open_engine(postgres_url.rpartition("/")[0] + "/migrated")
+    engine = open_engine(await create_database(postgres_url))
     await prepare(engine)
     await prepare(engine)
     async with engine.connect() as connection:
@@ -68,3 +79,83 @@ async def test_acknowledged_means_durable(tmp_path):
         assert (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar() == "wal"
         assert (await connection.exec_driver_sql("PRAGMA synchronous")).scalar() == 2
     await engine.dispose()
+
+
+def reflect(connection: Connection) -> MetaData:
+    found = MetaData()
+    found.reflect(connection)
+    found.remove(found.tables["alembic_version"])
+    return found
+
+
+def described(table: Table) -> dict[str, object]:
+    """What must stay as it is."""
+    uniques = {tuple(index.columns.keys()) for index in table.indexes if index.unique}
+    return {
+        "columns": {column.name: (str(column.type), column.nullable) for column in table.columns},
+        "key": [column.name for column in table.primary_key.columns],
+        "unique": uniques,
+    }
+
+
+async def migrate_step_by_step(engine) -> dict[str, MetaData]:
+    """To the newest revision; the tables as they were at each."""
+    tables: dict[str, MetaData] = {}
+    for revision in revisions():
+        async with engine.begin() as connection:
+            await connection.run_sync(upgrade, revision)
+            tables[revision] = await connection.run_sync(reflect)
+    return tables
+
+
+async def test_migrations_only_add(empty_url):
+    engine = open_engine(empty_url)
+    history = await migrate_step_by_step(engine)
+    await engine.dispose()
+    assert all(revision <= OLDEST_REVISION for revision in BREAKING)
+    for (_, before), (revision, after) in pairwise(history.items()):
+        for name, table in before.tables.items() if revision not in BREAKING else ():
+            was, now = described(table), described(after.tables[name])
+            for added in now["columns"].keys() - was["columns"].keys():
+                column = after.tables[name].columns[added]
+                assert column.nullable or column.server_default is not None, (revision, column)
+                del now["columns"][added]
+            assert now == was, (revision, name)
+
+
+async def test_what_earlier_versions_write_and_read_still_can_be(empty_url):
+    """A collector inserts whole rows as its version knows them, merges them by their key, reads, and deletes."""
+    engine = open_engine(empty_url)
+    history = await migrate_step_by_step(engine)
+    async with engine.begin() as connection:
+        statements = Statements(connection.dialect)
+        for revision, known in history.items():
+            for table in known.sorted_tables if revision >= max(BREAKING, default="") else ():
+                row = tuple(_VALUES[column.type.python_type] for column in table.columns)
+                merge = {column.name: REPLACE for column in table.columns if not column.primary_key}
+                for _ in range(2):
+                    await connection.exec_driver_sql(statements.upsert(table, merge), row)
+                assert [tuple(found) for found in await connection.execute(select(table))] == [row], (revision, table)
+                await connection.execute(table.delete())
+    await engine.dispose()
+
+
+_VALUES = {int: 1_700_000_000, str: "x", bytes: b"x"}
+
+
+@pytest.mark.parametrize("at_first", [None, "0001"])
+async def test_collectors_that_start_at_once_migrate_once(empty_url, at_first):
+    engines = [open_engine(empty_url) for _ in range(4)]
+    if at_first is not None:
+        async with engines[0].begin() as connection:
+            await connection.run_sync(upgrade, at_first)
+            hotspots = (await connection.run_sync(reflect)).tables["hotspots"]
+            row = {column.name: _VALUES[column.type.python_type] for column in hotspots.columns}
+            await connection.execute(insert(hotspots).values(row | {"status": "resolved"}))
+    await asyncio.gather(*[prepare(engine) for engine in engines])
+    async with engines[0].connect() as connection:
+        assert await connection.run_sync(differences) == []
+        decisions = (await connection.execute(select(schema.decisions.c.hotspot_id))).all()
+        assert len(decisions) == (0 if at_first is None else 1)
+    for engine in engines:
+        await engine.dispose()

@@ -19,6 +19,7 @@ from tests.support.collector import (
     make_site,
     run_collector,
 )
+from tests.support.sql import make_database
 from tests.support.waiting import wait_until
 
 from aiocop_wire import Define, SiteDelta
@@ -211,10 +212,11 @@ def test_a_newer_schema_is_refused(tmp_path, elsewhere):
         assert collector.stop() == 0
     with sqlite3.connect(collector.database) as database:
         database.execute("UPDATE alembic_version SET version_num = '9999'")
+        database.execute("UPDATE about SET value = '9999' WHERE name = 'oldest_revision'")
     database.close()
     said = refusal(*elsewhere, "--database", f"sqlite:///{collector.database}", code=1)
     assert "'9999'" in said
-    assert "--upgrade" in said
+    assert "pip install 'aiocop-telemetry[collector]>=" in said
 
 
 def test_no_place_for_the_default_socket_is_refused(tmp_path):
@@ -284,7 +286,7 @@ def test_a_locked_database_is_waited_for_and_readyz_says_so(tmp_path):
 @pytest.mark.postgres
 def test_postgresql_is_served_from_the_url_people_write(tmp_path, postgres_url):
     identity = make_identity("on-postgres")
-    url = postgres_url.replace("postgresql+asyncpg://", "postgresql://").rpartition("/")[0] + "/template1"
+    url = make_database(postgres_url).replace("postgresql+asyncpg://", "postgresql://")
     with run_collector(tmp_path, "--database", url) as collector:
         with StreamPeer(collector.socket_path) as peer:
             peer.greet(identity)

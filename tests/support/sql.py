@@ -28,12 +28,12 @@ async def _run(url: str, statement: str, parameters: dict[str, Any]) -> list[tup
 
 def make_database(server_url: str) -> str:
     """The URL of a new, empty database on a PostgreSQL server."""
+    return asyncio.run(create_database(server_url))
+
+
+async def create_database(server_url: str) -> str:
+    """The same where an event loop runs."""
     name = f"own_{uuid.uuid4().hex}"
-    asyncio.run(_create(server_url, name))
-    return server_url.rpartition("/")[0] + f"/{name}"
-
-
-async def _create(server_url: str, name: str) -> None:
     admin = open_engine(server_url)
     try:
         async with admin.connect() as connection:
@@ -42,3 +42,4 @@ async def _create(server_url: str, name: str) -> None:
             )
     finally:
         await admin.dispose()
+    return server_url.rpartition("/")[0] + f"/{name}"

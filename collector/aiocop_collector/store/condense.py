@@ -15,6 +15,7 @@ from sqlalchemy import Table, delete, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiocop_collector.store.horizons import load_horizons
+from aiocop_collector.store.locks import COUNTS
 from aiocop_collector.store.retention import kept
 from aiocop_collector.store.schema import span_histograms, span_rollups, spans
 from aiocop_collector.store.spans import SPANS, Facts, containing, cover, load_summed
@@ -24,8 +25,6 @@ GRACE_S: Final = 90
 
 _TRANSACTION_S: Final = 0.1
 """A transaction is committed when summing has taken this long, so that reports do not wait behind it."""
-
-_LOCK_KEY: Final = 0x6169_6F63_7370
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -39,7 +38,7 @@ class Span:
 async def hold_spans(connection: AsyncConnection) -> None:
     """Call first in a transaction that writes counts: until it ends, nobody sums."""
     if connection.dialect.name == "postgresql":
-        await connection.execute(text("SELECT pg_advisory_xact_lock_shared(:key)"), {"key": _LOCK_KEY})
+        await connection.execute(text("SELECT pg_advisory_xact_lock_shared(:key)"), {"key": COUNTS})
 
 
 async def strike_off(connection: AsyncConnection, minutes_s: Iterable[int]) -> None:
@@ -68,7 +67,7 @@ async def missing_spans(connection: AsyncConnection, retention: timedelta, now_s
 async def sum_some(connection: AsyncConnection, wanted: Iterator[Span], now_ms: int) -> bool:
     """Sum the next few within the caller's transaction. Whether more may be left."""
     if connection.dialect.name == "postgresql":
-        await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+        await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": COUNTS})
     deadline_s = time.monotonic() + _TRANSACTION_S
     for span in wanted:
         await _sum(connection, span, now_ms)

@@ -338,7 +338,9 @@ horizons: Final = Table(
 about: Final = Table(
     "about",
     metadata,
-    Column("name", String, primary_key=True),  # collector_version: who migrated it last
+    Column(
+        "name", String, primary_key=True
+    ),  # collector_version: who migrated it last; oldest_revision: who may work on
     Column("value", Text, nullable=False),
     sqlite_with_rowid=False,
 )

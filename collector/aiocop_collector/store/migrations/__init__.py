@@ -1,43 +1,89 @@
 """Alembic migrations, run in the process at start: the tables become what schema.py says, under a lock.
 
 A migration is a file in versions/, named after its revision. What a released version has run is never edited again. A
-migration must leave the version before it working: collectors that share a PostgreSQL are upgraded one by one.
+migration must leave the version before it working, also when it is started again: collectors that share a PostgreSQL
+are upgraded one by one. So it only adds: tables, indexes, and columns that may be left out; a test compares. One that
+cannot raises OLDEST_REVISION, and from then on collectors that know less refuse the database.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
+import structlog
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import inspect, select, text
 from sqlalchemy.engine import Connection
 
 from aiocop_collector.errors import NewerSchemaError
+from aiocop_collector.store.locks import COUNTS, MIGRATION
+from aiocop_collector.store.schema import about
 from aiocop_wire import __version__
 
-_LOCK_KEY: Final = 0x6169_6F63_6F70  # "aiocop": any constant will do, as long as all collectors use the same
+OLDEST_REVISION: Final = "0008"
+"""The first one whose collectors can work on what all migrations together make. Those before it cannot ask."""
 
 
 def migrate(connection: Connection) -> None:
     """Bring the database up to date inside the caller's transaction. Raises NewerSchemaError.
 
-    On SQLite the caller's BEGIN IMMEDIATE is the lock; on PostgreSQL an advisory lock is held until it commits.
+    On SQLite the caller's BEGIN IMMEDIATE is the lock; on PostgreSQL advisory locks are held until it commits.
     """
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+    _lock(connection, MIGRATION)
+    known = revisions()
+    found = MigrationContext.configure(connection).get_current_revision()
+    if found == known[-1]:
+        return
+    if found is not None and found not in known:
+        _see_that_we_may_work(connection, found, known)
+        return
+    _lock(connection, COUNTS)  # collectors of the version before are between two commits, and wait
+    upgrade(connection, "head")
+    for name, value in (("oldest_revision", OLDEST_REVISION), ("collector_version", __version__)):
+        connection.execute(about.delete().where(about.c.name == name))
+        connection.execute(about.insert().values(name=name, value=value))
+
+
+def upgrade(connection: Connection, revision: str) -> None:
+    """To this revision, as long as nobody else does the same."""
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
+
+
+def revisions() -> list[str]:
+    """All there are, oldest first."""
+    return [one.revision for one in ScriptDirectory.from_config(_config()).walk_revisions()][::-1]
+
+
+def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
     config.set_main_option("path_separator", "os")
-    script = ScriptDirectory.from_config(config)
-    known = {revision.revision for revision in script.walk_revisions()}
-    for revision in MigrationContext.configure(connection).get_current_heads():
-        if revision not in known:
-            raise NewerSchemaError(
-                f"the database has schema revision {revision!r}, unknown to this aiocop-collector {__version__}: "
-                "a newer version wrote it; install that one (pip install --upgrade 'aiocop-telemetry[collector]') or "
-                "name another --database"
-            )
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    return config
+
+
+def _lock(connection: Connection, key: int) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
+
+
+def _see_that_we_may_work(connection: Connection, found: str, known: Collection[str]) -> None:
+    """A newer collector migrated the database, which is at revision `found`."""
+    facts: dict[str, str] = {}
+    if inspect(connection).has_table(about.name):
+        facts = {fact.name: fact.value for fact in connection.execute(select(about))}
+    version = facts.get("collector_version")
+    if facts.get("oldest_revision") in known:
+        structlog.get_logger("aiocop_collector.store").warning(
+            "a newer collector migrated the database; working on it as before", revision=found, version=version
+        )
+        return
+    wanted = f"'aiocop-telemetry[collector]>={version}'" if version else "--upgrade 'aiocop-telemetry[collector]'"
+    raise NewerSchemaError(
+        f"the database has schema revision {found!r}, and this aiocop-collector {__version__} cannot work on it: "
+        f"a newer version wrote it; install that one (pip install {wanted}) or name another --database"
+    )
