@@ -49,7 +49,8 @@ def test_events_are_told_once_and_signed(tmp_path, receiver, store_url):
         report(collector, first, SLOW, sequence=2)
         wait_until(lambda: receiver.received, "the new hotspot")
         rows = collector.get("/hotspots")["hotspots"]
-        assert sorted(row["call_site"] for row in rows) == [f"shop/orders.py:{n}:function_{n}" for n in (1, 2)], rows
+        told = [(row["id"], row["call_site"], row["count"], row["first_seen"], row["last_seen"]) for row in rows]
+        assert sorted(row["call_site"] for row in rows) == [f"shop/orders.py:{n}:function_{n}" for n in (1, 2)], told
         row = next(row for row in rows if row["call_site"].endswith(":function_1"))
         assert collector.http.patch(f"/hotspots/{row['id']}", json={"status": "resolved"}).status_code == 200
         report(collector, first, SLOW, sequence=3)
