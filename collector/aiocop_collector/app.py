@@ -13,6 +13,7 @@ from aiocop_collector.api.security import BearerTokens, Limits, LocalHosts, Safe
 from aiocop_collector.collector import Collector
 from aiocop_collector.errors import SettingsError
 from aiocop_collector.queries import Queries
+from aiocop_collector.scraping import Scraper
 from aiocop_collector.settings import Settings
 from aiocop_collector.tokens import load_tokens
 from aiocop_wire import __version__
@@ -32,6 +33,7 @@ def create_app(settings: Settings) -> FastAPI:
             "aiocop-collector token NAME --file FILE and pass --token-file FILE, or listen on 127.0.0.1"
         )
     collector = Collector(settings)
+    scraper = Scraper(collector)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -53,7 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(build_health_router(collector))
     # Counts are exact: whoever asks after an agent's flush() over udp sees what that agent had sent.
     app.include_router(build_router(Queries(collector.engine)), dependencies=[Depends(collector.settle)])
-    app.include_router(build_metrics_router(collector))
+    app.include_router(build_metrics_router(scraper))
     install_problem_handlers(app)
     app.add_middleware(EntityTags)
     app.add_middleware(Timing, observe=collector.metrics.time_query)

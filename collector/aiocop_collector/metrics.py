@@ -132,6 +132,11 @@ class Metrics:
         self._latest = scrape
         return generate_latest(self._registry)
 
+    def snapshot(self, scrape: Scrape) -> list[Metric]:
+        """What `page` says, as objects."""
+        self._latest = scrape
+        return list(self._registry.collect())
+
     def families(self) -> Iterator[Metric]:
         """What is read at a scrape."""
         scrape = self._latest
