@@ -13,7 +13,7 @@ from os import open as open_file
 from select import poll
 from sys import _current_frames as current_frames
 from sys import _getframe as getframe
-from time import monotonic_ns, perf_counter_ns, sleep, thread_time_ns, time_ns
+from time import monotonic_ns, perf_counter_ns, sleep, thread_time_ns, time, time_ns
 
 __all__ = [
     "LockType",
@@ -38,6 +38,7 @@ __all__ = [
     "stat",
     "thread_native_id",
     "thread_time_ns",
+    "time",
     "time_ns",
     "unlink",
     "urandom",

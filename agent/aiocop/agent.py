@@ -53,7 +53,7 @@ class Agent:
     def __init__(self) -> None:
         self._names = FrameNames(runner_module=RUNNER_MODULE)
         self._traces = Traces(self._names)
-        self.events = Events()
+        self.events = Events(self._traces)
         self._slices = Slices(
             threshold_ns=round(DEFAULT_THRESHOLD_MS * 1e6),
             traces=self._traces,

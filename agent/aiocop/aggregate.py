@@ -30,6 +30,7 @@ class SiteCounters:
         "count",
         "maximum_ns",
         "site",
+        "site_id",
         "slice_blocked_ns",
         "slice_count",
         "slice_started_ns",
@@ -39,6 +40,7 @@ class SiteCounters:
 
     def __init__(self, site: Site) -> None:
         self.site = site
+        self.site_id = site.definition.site_id
         # Written by the loop's thread, read by the shipper's.
         self.count = 0
         self.slow_count = 0

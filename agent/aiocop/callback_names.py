@@ -12,8 +12,9 @@ def task_of(callback: Any) -> Any:
 
 def task_name(callback: Any) -> str:
     """The name of the task whose step a callback is; empty for another callback."""
-    task = task_of(callback)
-    return str(task.get_name()) if task is not None and hasattr(task, "get_name") else ""
+    owner = getattr(callback, "__self__", None)
+    get_name = getattr(owner, "get_name", None)
+    return str(get_name()) if get_name is not None and hasattr(owner, "get_coro") else ""
 
 
 def callback_code(callback: Any) -> tuple[object, CodeType] | None:

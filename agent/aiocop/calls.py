@@ -148,15 +148,20 @@ class Calls:
                 return
             try:
                 frame = getframe(1)
-                counters = slices.counters_at(thread, operation, frame)
+                traced = None
+                if slices.events.wanted:
+                    traced = slices.traced_calls_at(thread, operation, frame)
+                    counters = traced.counters
+                else:
+                    counters = slices.counters_at(thread, operation, frame)
                 if counters.site.silent or (slices.allowing_used and allowed_since_ns()):
                     slices.pass_over(thread, counters, 0)
                     return
                 thread.record_start(counters)
                 if slices.disclosure is not None:
                     slices.disclosure.hold(thread, counters, args, {}, 0)
-                if slices.events.wanted:
-                    slices.describe_call(thread, counters, args, frame, beforehand=True)
+                if traced is not None:
+                    slices.describe_call(thread, traced, args, beforehand=True)
             except HighSeverityBlockingIoException:
                 raise
             except Exception:  # noqa: BLE001 - the border to the service: an audit hook that raises ends the user's call
@@ -220,12 +225,13 @@ def resolve(dotted: str) -> Any:
 
 def _function(slices: Slices, operation: Operation, original: Any) -> FunctionType:
     find_thread = slices.threads.get
+    measured = _measured_by(operation)
 
     def function(_target: _Target, /, *args: Any, **kwargs: Any) -> Any:
         thread = find_thread(get_ident())
         if thread is None or not (thread.started_ns or slices.enter_implicit(thread)):
             return original(*args, **kwargs)
-        return measure(slices, thread, operation, original, args, kwargs)
+        return measured(slices, thread, operation, original, args, kwargs)
 
     return function  # type: ignore[return-value]
 
@@ -233,6 +239,7 @@ def _function(slices: Slices, operation: Operation, original: Any) -> FunctionTy
 def measuring_method(slices: Slices, operation: Operation, original: Any) -> FunctionType:
     """A function for a class that makes a call of `operation`, and measures it inside a slice."""
     find_thread = slices.threads.get
+    measured = _measured_by(operation)
     is_socket = operation.socket
 
     def method(*args: Any, **kwargs: Any) -> Any:
@@ -243,12 +250,16 @@ def measuring_method(slices: Slices, operation: Operation, original: Any) -> Fun
             or not (thread.started_ns or slices.enter_implicit(thread))
         ):
             return original(*args, **kwargs)
-        return measure(slices, thread, operation, original, args, kwargs)
+        return measured(slices, thread, operation, original, args, kwargs)
 
     return method  # type: ignore[return-value]
 
 
-def measure(
+def _measured_by(operation: Operation) -> Callable[..., Any]:
+    return measure_wait if operation.counts_from_ns else measure_call
+
+
+def measure_call(
     slices: Slices,
     thread: LoopThread,
     operation: Operation,
@@ -257,23 +268,21 @@ def measure(
     kwargs: dict[str, Any],
 ) -> Any:
     """Make a call inside a slice and count it. Called by a wrapper: the caller's caller made the call."""
-    outer = thread.operation
-    counts_from_ns = operation.counts_from_ns
-    # A wait inside a wait (Event.wait calls Condition.wait) is the same wait.
-    if counts_from_ns and outer is not None and outer.counts_from_ns:
+    call = None
+    try:
+        if slices.events.wanted:
+            traced = slices.traced_calls_at(thread, operation, getframe(2))
+            counters = traced.counters
+            if not counters.site.silent and not (slices.allowing_used and allowed_since_ns()):
+                call = slices.describe_call(thread, traced, args, beforehand=True)
+        else:
+            counters = slices.counters_at(thread, operation, getframe(2))
+    except HighSeverityBlockingIoException:
+        raise
+    except Exception:  # noqa: BLE001 - the border to the service: our fault must not become the caller's
+        slices.fault()
         return original(*args, **kwargs)
-    frame = getframe(2)
-    counters = call = None
-    if not counts_from_ns:
-        try:
-            counters = slices.counters_at(thread, operation, frame)
-            if slices.events.wanted and not counters.site.silent and not (slices.allowing_used and allowed_since_ns()):
-                call = slices.describe_call(thread, counters, args, frame, beforehand=True)
-        except HighSeverityBlockingIoException:
-            raise
-        except Exception:  # noqa: BLE001 - the border to the service: our fault must not become the caller's
-            slices.fault()
-            return original(*args, **kwargs)
+    outer = thread.operation
     outer_nested_ns = thread.nested_ns
     thread.nested_ns = 0
     thread.operation = operation
@@ -285,10 +294,7 @@ def measure(
         own_ns = elapsed_ns - thread.nested_ns
         thread.nested_ns = outer_nested_ns + elapsed_ns
         thread.operation = outer
-        if counters is None:
-            if own_ns >= counts_from_ns:
-                _record_wait(slices, thread, operation, args, kwargs, frame, own_ns)
-        elif counters.site.silent or (slices.allowing_used and allowed_since_ns()):
+        if counters.site.silent or (slices.allowing_used and allowed_since_ns()):
             slices.pass_over(thread, counters, own_ns)
         else:
             thread.record(counters, own_ns)
@@ -296,6 +302,35 @@ def measure(
                 slices.hold_arguments(thread, counters, args, kwargs, own_ns)
             if call is not None:
                 call.duration_ns = own_ns
+
+
+def measure_wait(
+    slices: Slices,
+    thread: LoopThread,
+    operation: Operation,
+    original: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    """Make a call that blocks only if it has to wait, and count it if it did. Called as `measure_call` is."""
+    outer = thread.operation
+    # A wait inside a wait (Event.wait calls Condition.wait) is the same wait.
+    if outer is not None and outer.counts_from_ns:
+        return original(*args, **kwargs)
+    frame = getframe(2)
+    outer_nested_ns = thread.nested_ns
+    thread.nested_ns = 0
+    thread.operation = operation
+    started_ns = perf_counter_ns()
+    try:
+        return original(*args, **kwargs)
+    finally:
+        elapsed_ns = perf_counter_ns() - started_ns
+        own_ns = elapsed_ns - thread.nested_ns
+        thread.nested_ns = outer_nested_ns + elapsed_ns
+        thread.operation = outer
+        if own_ns >= operation.counts_from_ns:
+            _record_wait(slices, thread, operation, args, kwargs, frame, own_ns)
 
 
 def _record_wait(
@@ -308,15 +343,20 @@ def _record_wait(
     own_ns: int,
 ) -> None:
     try:
-        counters = slices.counters_at(thread, operation, frame)
+        traced = None
+        if slices.events.wanted:
+            traced = slices.traced_calls_at(thread, operation, frame)
+            counters = traced.counters
+        else:
+            counters = slices.counters_at(thread, operation, frame)
         if counters.site.silent or (slices.allowing_used and allowed_since_ns()):
             slices.pass_over(thread, counters, own_ns)
             return
         thread.record(counters, own_ns)
         if slices.disclosure is not None:
             slices.disclosure.hold(thread, counters, args, kwargs, own_ns)
-        if slices.events.wanted:
-            call = slices.describe_call(thread, counters, args, frame, beforehand=False)
+        if traced is not None:
+            call = slices.describe_call(thread, traced, args, beforehand=False)
             if call is not None:
                 call.duration_ns = own_ns
     except Exception:  # noqa: BLE001 - the border to the service: our fault must not become the caller's

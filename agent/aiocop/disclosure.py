@@ -9,7 +9,7 @@ Cost model. Where nothing is allowed, one look per blocking call whether there i
 call of `hold` per blocking call, and the providers' time per slice with one.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextvars import Context
 from functools import partial
 from itertools import islice
@@ -69,7 +69,7 @@ class Disclosure:
     ) -> None:
         """Remember what an event of the running slice may say of a call that took `own_ns`, 0 where that is unknown."""
         if self._context and thread.provided is None:
-            thread.provided = _quietly(thread, self._events.provide)
+            thread.provided = thread.quietly(self._events.provide)
         definition = counters.site.definition
         if not _allowed(definition.operation, self._operations):
             return
@@ -87,9 +87,7 @@ class Disclosure:
         copier = _Copier()
         known: Mapping[str, Any] = {}
         if self._context:
-            provide = self._events.provide
-            after = provide if context is None else partial(context.run, provide)
-            known = _quietly(thread, partial(self._events.context, thread.provided, before, after))
+            known = thread.quietly(partial(self._events.context, thread, context, before))
         shown = [(name, value) for name, value in known.items() if _allowed(name, self._context)]
         costliest_first = sorted(thread.held_arguments.items(), key=lambda item: item[1].own_ns, reverse=True)
         return Disclosed(
@@ -100,18 +98,6 @@ class Disclosure:
 
 def _allowed(name: object, names: frozenset[str]) -> bool:
     return type(name) is str and (name in names or EVERYTHING in names)
-
-
-def _quietly(thread: LoopThread, ask: Callable[[], _T]) -> _T:
-    """Let the users' own code run: what blocks in it is not the running slice's."""
-    started_ns = thread.started_ns
-    thread.started_ns = 0
-    thread.quiet = True
-    try:
-        return ask()
-    finally:
-        thread.quiet = False
-        thread.started_ns = started_ns
 
 
 def _named(held: HeldArguments) -> list[tuple[str, Any]]:

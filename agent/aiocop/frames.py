@@ -38,6 +38,7 @@ class FrameNames:
     """
 
     def __init__(self, *, runner_module: str) -> None:
+        self.runner_module = runner_module
         self._runners = dict.fromkeys((runner_module, *_RUNNERS), FRAME_RUNNER)
         self.kinds: dict[Any, int] = dict(self._runners)
         """Kind by module name. The hot path reads it; `kind` fills it."""

@@ -4,8 +4,10 @@ Who writes what. A LoopThread belongs to its thread; the watchdog's thread reads
 writes `glimpse` and `samples`; a sample names the slice it saw, so that a late one is told from one of the next slice.
 """
 
+import threading
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from aiocop._stdlib import get_ident
 from aiocop.aggregate import CounterTable, SiteCounters
@@ -15,8 +17,12 @@ from aiocop_wire import UPPER_EDGES_NS
 
 if TYPE_CHECKING:
     from aiocop.attribution import Moment, Sample
+    from aiocop.blocking_calls import BlockingCall, TracedCalls
     from aiocop.catalogue import Operation
-    from aiocop.events import BlockingCall
+
+_T = TypeVar("_T")
+_FIRST_EDGE_NS: Final = UPPER_EDGES_NS[0]
+"""Most calls are shorter: no search for their bin."""
 
 
 class HeldArguments(NamedTuple):
@@ -34,6 +40,7 @@ class LoopThread(CounterTable):
         "allowed_ns",
         "beat",
         "beat_text",
+        "by_trace",
         "calls",
         "clock",
         "credited_ns",
@@ -48,6 +55,7 @@ class LoopThread(CounterTable):
         "nested_ns",
         "operation",
         "provided",
+        "python_thread",
         "quiet",
         "raised",
         "raising",
@@ -61,6 +69,7 @@ class LoopThread(CounterTable):
     def __init__(self) -> None:
         super().__init__()
         self.ident = get_ident()
+        self.python_thread = threading.current_thread()
         self.beat, self.beat_text = private_slot()
         """What a collector on this host can read of this thread: the start of its last slice, and the site entered last
         (aiocop_wire.heartbeat). Never kept in a local variable: a forked child and stop() put another in its place."""
@@ -95,6 +104,9 @@ class LoopThread(CounterTable):
         self.last_unmeasured: SiteCounters | None = None
         """The last site that only the audit hook saw: the samples after it may show that it is still running."""
         self.calls: list[BlockingCall] = []
+        """What the event of the running slice describes."""
+        self.by_trace: dict[tuple[object, ...], TracedCalls] = {}
+        """A cache, filled only while somebody wants events."""
         self.provided: dict[str, Any] | None = None
         """Context as the providers gave it at the first blocking call of the slice."""
         self.held_arguments: dict[int, HeldArguments] = {}
@@ -104,21 +116,33 @@ class LoopThread(CounterTable):
         self.raising = False
         self.samples: list[Sample] = []
 
+    def quietly(self, ask: Callable[[], _T]) -> _T:
+        """Let the users' own code run: what blocks in it is not the running slice's."""
+        started_ns = self.started_ns
+        self.started_ns = 0
+        self.quiet = True
+        try:
+            return ask()
+        finally:
+            self.quiet = False
+            self.started_ns = started_ns
+
     def record(self, counters: SiteCounters, own_ns: int) -> None:
         """Count one measured call: `own_ns` is its time without the wrapped calls inside it."""
         counters.count += 1
         counters.blocked_ns += own_ns
         bins = counters.bins
-        index = bisect_right(UPPER_EDGES_NS, own_ns)
+        index = 0 if own_ns < _FIRST_EDGE_NS else bisect_right(UPPER_EDGES_NS, own_ns)
         bins[index] = bins.get(index, 0) + 1
         maximum_ns = counters.maximum_ns
         if own_ns > maximum_ns[0]:
             maximum_ns[0] = own_ns
-        if counters.slice_started_ns == self.started_ns:
+        started_ns = self.started_ns
+        if counters.slice_started_ns == started_ns:
             counters.slice_blocked_ns += own_ns
             counters.slice_count += 1
         else:
-            counters.slice_started_ns = self.started_ns
+            counters.slice_started_ns = started_ns
             counters.slice_blocked_ns = own_ns
             counters.slice_count = 1
             self.touched.append(counters)

@@ -67,6 +67,7 @@ class LoopThreads:
         """Let the threads look at every stack once more, as if it were new."""
         for thread in list(self.threads.values()):
             thread.by_key.clear()
+            thread.by_trace.clear()
 
     def forget_threads(self, aggregate: Aggregate) -> None:
         """Meet every thread anew, and let it count into `aggregate`."""

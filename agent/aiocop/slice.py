@@ -6,10 +6,8 @@ else, here in `Slices.finish`, runs only for slices that exceeded the threshold 
 """
 
 import logging
-import threading
 from asyncio import _get_running_loop
 from contextvars import Context
-from functools import partial
 from types import FrameType
 from typing import Any, Final
 
@@ -17,10 +15,11 @@ from aiocop._stdlib import get_ident, perf_counter_ns, time_ns
 from aiocop.aggregate import Aggregate, SiteCounters
 from aiocop.allowing import allowed_since_ns
 from aiocop.attribution import Moment, Sample, is_waiting, may_have_computed, shares, starved_ns, tells
+from aiocop.blocking_calls import BlockingCall, TracedCalls
 from aiocop.callback_names import callback_code, task_name
 from aiocop.catalogue import CPU, TURN, WAIT, Operation
 from aiocop.disclosure import Disclosed, Disclosure
-from aiocop.events import BlockingCall, Events, SliceFacts
+from aiocop.events import Events, Overrun, format_trace
 from aiocop.loop_thread import LoopThread
 from aiocop.loop_threads import LoopThreads
 from aiocop.stalls import FinishedSlice, StallBoard
@@ -31,6 +30,8 @@ from aiocop_wire.heartbeat import BEGUN, ENTERED, write_text
 MAX_CALLS_PER_SLICE: Final = 50
 """Blocking calls of one slice that its event describes; all of them are counted."""
 MAX_SAMPLES_PER_SLICE: Final = 64
+MAX_TRACES_PER_THREAD: Final = 4_096
+"""Formatted traces that a thread keeps; past it, it starts over."""
 _logger = logging.getLogger("aiocop")
 _NOTHING: Final = Disclosed({}, {})
 _NO_ARGUMENTS: Final[dict[str, ContextValue]] = {}
@@ -135,8 +136,16 @@ class Slices(LoopThreads):
 
     # --- calls --------------------------------------------------------------------------------------------------------
 
-    def counters_at(self, thread: LoopThread, operation: Operation, frame: FrameType | None) -> SiteCounters:
+    def counters_at(self, thread: LoopThread, operation: Operation, frame: FrameType) -> SiteCounters:
         """The counters of the site where `frame` makes a call."""
+        # Most often application code makes the call itself: then this is the key, see Traces.key_of.
+        counters = thread.by_key.get((operation.name, frame.f_globals.get("__name__"), frame.f_lineno))
+        if counters is None:
+            counters = self._counters_of_stack(thread, operation, frame)
+        thread.beat[ENTERED] = counters.site_id ^ thread.started_ns
+        return counters
+
+    def _counters_of_stack(self, thread: LoopThread, operation: Operation, frame: FrameType) -> SiteCounters:
         key = self.traces.key_of(operation.name, frame)
         counters = thread.by_key.get(key)
         if counters is None:
@@ -147,8 +156,20 @@ class Slices(LoopThreads):
                 write_text(thread.beat_text, encode(Define((site.definition,))))
             if self.shipping:
                 self.traces.keep_trace(site, self.traces.stack(frame, self.traces.kept_depth))
-        thread.beat[ENTERED] = counters.site.definition.site_id ^ thread.started_ns
         return counters
+
+    def traced_calls_at(self, thread: LoopThread, operation: Operation, frame: FrameType) -> TracedCalls:
+        """The same, with what callbacks are told of the calls that `frame` makes, in place of `counters_at`."""
+        key = self.traces.full_key(operation.name, frame, self.trace_depth)
+        traced = thread.by_trace.get(key)
+        if traced is None:
+            counters = self.counters_at(thread, operation, frame)
+            traced = TracedCalls(counters, format_trace(self.traces, self.traces.stack(frame, self.trace_depth)))
+            if len(thread.by_trace) >= MAX_TRACES_PER_THREAD:
+                thread.by_trace.clear()
+            thread.by_trace[key] = traced
+        thread.beat[ENTERED] = traced.counters.site_id ^ thread.started_ns
+        return traced
 
     def pass_over(self, thread: LoopThread, counters: SiteCounters, own_ns: int) -> None:
         """A call at a silent site, or in `with allow_blocking():`, which accounts for the time itself."""
@@ -171,34 +192,25 @@ class Slices(LoopThreads):
         thread.allowed_ns += allowed_ns
 
     def describe_call(
-        self,
-        thread: LoopThread,
-        counters: SiteCounters,
-        arguments: tuple[Any, ...],
-        frame: FrameType | None,
-        *,
-        beforehand: bool,
+        self, thread: LoopThread, traced: TracedCalls, arguments: tuple[Any, ...], *, beforehand: bool
     ) -> BlockingCall | None:
         """Note a call for the slice's event; None past the bound. Only where a callback wants events.
 
         `beforehand`: the call has not happened yet. Then, and only where raise_on_violations(at_call=True) asked for
         it, raises HighSeverityBlockingIoException.
         """
-        self.events.note_raising(thread)
-        if thread.provided is None:
-            # The providers are the user's code: what blocks in them is not this slice's, nor described by itself.
-            started_ns = thread.started_ns
-            thread.started_ns = 0
-            thread.quiet = True
-            thread.provided = self.events.provide()
-            thread.quiet = False
-            thread.started_ns = started_ns
-        if len(thread.calls) >= MAX_CALLS_PER_SLICE:
+        events = self.events
+        if events.raising_used:
+            events.note_raising(thread)
+        if thread.provided is None and (events.providers or events.late_providers):
+            thread.provided = thread.quietly(events.provide)
+        calls = thread.calls
+        if len(calls) >= MAX_CALLS_PER_SLICE:
             return None
-        call = BlockingCall(counters.site, arguments, self.events.trace(self.traces, frame, self.trace_depth))
-        thread.calls.append(call)
-        if beforehand:
-            self.events.raise_at_call(call, self.threshold_ns)
+        call = BlockingCall(traced, arguments)
+        calls.append(call)
+        if beforehand and events.raising_used:
+            events.raise_at_call(call, self.threshold_ns)
         return call
 
     def hold_arguments(
@@ -239,18 +251,33 @@ class Slices(LoopThreads):
         said before it ran. Raises HighSeverityBlockingIoException where raise_on_violations() asked for it, and nothing
         else.
         """
-        facts = None
+        event = None
+        raising = thread.raising
         try:
             thread.loop = loop
-            facts = self._account(thread, elapsed_ns, callback, context, before)
+            if self.allowing_used:
+                self.allow_since(allowed_since_ns(context))
+            if thread.allowed_ns:
+                thread.credited_ns += thread.allowed_ns
+                elapsed_ns -= thread.allowed_ns
+                thread.nested_ns -= thread.allowed_ns
+            overrun = None
+            if elapsed_ns >= self.threshold_ns:
+                overrun = self._account(thread, elapsed_ns, callback, context, before)
+            thread.credited_ns += thread.nested_ns if overrun is None or overrun.starved else elapsed_ns
+            if self.events.wanted and (thread.calls or overrun is not None):
+                # The slice is over: what blocks in the users' own code from here on is nobody's.
+                thread.started_ns = 0
+                thread.quiet = True
+                event = self.events.event(thread, elapsed_ns, self.threshold_ns, overrun, callback, context, before)
         except Exception:  # noqa: BLE001 - the border to the service: a fault of ours must cost a slice, not a request
             self.fault()
         finally:
             self.reset(thread)
-        if facts is not None:
+        if event is not None:
             thread.quiet = True
             try:
-                self.events.deliver(facts, self.traces)
+                self.events.deliver(event, raising=raising)
             finally:
                 thread.quiet = False
 
@@ -261,24 +288,17 @@ class Slices(LoopThreads):
         callback: Any,
         context: Context | None,
         before: dict[str, Any] | None,
-    ) -> SliceFacts | None:
-        samples: list[Sample] = []
+    ) -> Overrun:
+        """Account for a slice above the threshold: find whose the time was that no wrapper measured, and ship it."""
+        ended = Moment(perf_counter_ns(), thread.clock.read())
+        samples = [sample for sample in thread.samples if sample.started_ns == thread.started_ns]
         cpu_ns = -1
-        if self.allowing_used:
-            self.allow_since(allowed_since_ns(context))
-        thread.credited_ns += thread.allowed_ns
-        elapsed_ns -= thread.allowed_ns
-        thread.nested_ns -= thread.allowed_ns
-        exceeded = slow = elapsed_ns >= self.threshold_ns
-        if exceeded:
-            ended = Moment(perf_counter_ns(), thread.clock.read())
-            samples = [sample for sample in thread.samples if sample.started_ns == thread.started_ns]
-            if samples and samples[0].times is not None and ended.times is not None:
-                cpu_ns = ended.times.cpu_ns - samples[0].times.cpu_ns
-            starved = starved_ns(thread.glimpse, ended, elapsed_ns)
-            thread.starved_ns += starved
-            # What the host took is nobody's fault: without it the slice may not be slow at all.
-            slow = elapsed_ns - starved >= self.threshold_ns
+        if samples and samples[0].times is not None and ended.times is not None:
+            cpu_ns = ended.times.cpu_ns - samples[0].times.cpu_ns
+        starved = starved_ns(thread.glimpse, ended, elapsed_ns)
+        thread.starved_ns += starved
+        # What the host took is nobody's fault: without it the slice may not be slow at all.
+        slow = elapsed_ns - starved >= self.threshold_ns
         if slow:
             rest_ns = elapsed_ns - thread.nested_ns - starved
             self._attribute_unmeasured(thread, rest_ns, elapsed_ns, ended, samples, callback)
@@ -291,27 +311,7 @@ class Slices(LoopThreads):
                 self._ship(thread, elapsed_ns, cpu_ns, callback, disclosed)
             if self.stalls is not None and elapsed_ns >= self.stalls.stall_after_ns:
                 self.stalls.finished.append(FinishedSlice(thread.started_ns, elapsed_ns, _costliest(thread)))
-        thread.credited_ns += elapsed_ns if slow else thread.nested_ns
-        if not self.events.wanted or not (exceeded or thread.calls):
-            return None
-        provide = self.events.provide
-        return SliceFacts(
-            elapsed_ns=elapsed_ns,
-            threshold_ns=self.threshold_ns,
-            exceeded=exceeded,
-            starved=exceeded and not slow,
-            calls=tuple(thread.calls),
-            sites=tuple([(item.site, item.slice_count, item.slice_blocked_ns) for item in thread.touched]),
-            samples=tuple([tuple(sample.stack) for sample in samples]),
-            cpu_ns=cpu_ns,
-            loop=thread.loop,
-            before=before,
-            gc_ns=thread.gc_ns,
-            provided=thread.provided,
-            after=provide if context is None else partial(context.run, provide),
-            raising=thread.raising,
-            task_name=task_name(callback),
-        )
+        return Overrun(not slow, cpu_ns, samples)
 
     def fault(self) -> None:
         """Count an exception of the agent's own, and log the first. Call it in an `except` clause."""
@@ -322,6 +322,7 @@ class Slices(LoopThreads):
     def reset(self, thread: LoopThread) -> None:
         """Forget what belonged to the slice that ended."""
         thread.started_ns = 0
+        thread.quiet = False
         thread.implicit = False
         thread.touched = []
         thread.nested_ns = 0
@@ -331,10 +332,10 @@ class Slices(LoopThreads):
         thread.last_unmeasured = None
         if thread.held_arguments:
             thread.held_arguments = {}
-        if thread.calls or thread.provided is not None:
+        if thread.calls:
             thread.calls = []
-            thread.provided = None
-            thread.raising = False
+        thread.provided = None
+        thread.raising = False
         if thread.samples:
             thread.samples = []
 
@@ -413,7 +414,7 @@ class Slices(LoopThreads):
                 ]
             ),
             task_name=task_name(callback)[:200],
-            thread_name=threading.current_thread().name[:200],
+            thread_name=thread.python_thread.name[:200],
             loop=thread.loop,
             cpu_us=cpu_ns // 1_000 if cpu_ns >= 0 else -1,
             gc_us=thread.gc_ns // 1_000,

@@ -76,7 +76,11 @@ class Traces:
         """Frames of a full trace that are kept, those of the application aside."""
 
     def key_of(self, operation: str, frame: FrameType | None) -> Key:
-        """What identifies a call: the operation, and module and line of each frame down to the call site."""
+        """What identifies a call: the operation, and module and line of each frame down to the call site.
+
+        Ends with None where no frame is the call site: so (operation, module, line) is always a call that application
+        code makes itself, and may be looked for without knowing what kind of module it is.
+        """
         kinds = self.names.kinds
         key: list[Any] = [operation]
         depth = 0
@@ -89,17 +93,33 @@ class Traces:
                 if kind == FRAME_RUNNER:
                     break
                 key += (module, frame.f_lineno)
+                if kind == FRAME_APPLICATION:
+                    return tuple(key)
                 depth += 1
-                if kind == FRAME_APPLICATION or depth == MAX_SITE_FRAMES:
+                if depth == MAX_SITE_FRAMES:
                     break
             frame = frame.f_back
+        key.append(None)
         return tuple(key)
 
-    def full_key(self, frame: FrameType | None, limit: int) -> Key:
-        """What identifies a whole stack: module and line of its innermost `limit` frames."""
-        key: list[Any] = []
-        while frame is not None and len(key) < 2 * limit:
-            key += (frame.f_globals.get("__name__"), frame.f_lineno)
+    def full_key(self, operation: str, frame: FrameType | None, limit: int) -> Key:
+        """What identifies a call and its trace: module and line of each frame down to the slice's callback.
+
+        Past `limit` frames only the call site matters. The kinds of frames are not asked for, but for that: they follow
+        from the modules.
+        """
+        runner = self.names.runner_module
+        innermost_frame = frame
+        key: list[Any] = [operation]
+        while frame is not None:
+            module = frame.f_globals.get("__name__")
+            if module == runner:
+                break
+            if not limit:
+                key.append(self.key_of(operation, innermost_frame))
+                break
+            limit -= 1
+            key += (module, frame.f_lineno)
             frame = frame.f_back
         return tuple(key)
 

@@ -95,6 +95,9 @@ class Watchdog:
                     self.parked = False
                     continue
                 self._wake.acquire()
+                if self._stopping:
+                    # A slice woke us, and stop() had nothing left to wake: nobody would again.
+                    break
                 # Look at once: the GIL may have been held since the slice woke us. Then stay awake for a while: to be
                 # parked and woken between many short slices would cost the loop more than to look in vain.
                 wait_ns = self._look_safely() or self._armed_after_ns()
