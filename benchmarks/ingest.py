@@ -1,9 +1,9 @@
-"""How fast one collector turns reports into committed rows: `python benchmarks/ingest.py [--agents N] [--reports N] …`.
+"""How fast collectors turn reports into committed rows: `python benchmarks/ingest.py [--agents N] [--reports N] …`.
 
-A real collector process with SQLite is fed over a unix stream (until every report is acknowledged) and over UDP (until
-all that arrived is committed). Reports are encoded beforehand, so what is measured is the collector. Printed per
-transport: reports and represented blocking calls per second of wall time, the collector's CPU time per million of
-these, its largest memory, and over UDP what was lost.
+A real collector process with SQLite, or with `--postgres 1 2 4` so many of them on one PostgreSQL, is fed over unix
+streams (until every report is acknowledged) and, on SQLite, over UDP (until all that arrived is committed). Reports are
+encoded beforehand, so what is measured is the collector. Printed per transport: reports and represented blocking calls
+per second of wall time, the collectors' CPU time per million of these, their largest memory, and what was lost.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -24,6 +25,7 @@ from tests.support.collector import (
     make_site,
     run_collector,
 )
+from tests.support.postgres_server import find_binaries, run_server
 
 from aiocop_wire import Datagram, Define, Identity, Report, SiteDelta, encode, frame
 
@@ -45,12 +47,12 @@ def peak_mib(pid: int) -> float:
     return int(line.split()[1]) / 1024
 
 
-def feed_stream(collector: CollectorProcess, agents: int, reports: list[Report], sites: int) -> int:
+def feed_stream(collectors: list[CollectorProcess], agents: int, reports: list[Report], sites: int) -> int:
     define = frame(encode(Define(tuple(make_site(number) for number in range(1, sites + 1)))))
     data = define + b"".join(frame(encode(report)) for report in reports)
 
-    def run_agent() -> None:
-        with StreamPeer(collector.socket_path) as peer:
+    def run_agent(number: int) -> None:
+        with StreamPeer(collectors[number % len(collectors)].socket_path) as peer:
             peer.greet(make_identity())
             sender = threading.Thread(target=peer.send_bytes, args=(data,))
             sender.start()
@@ -58,7 +60,7 @@ def feed_stream(collector: CollectorProcess, agents: int, reports: list[Report],
                 pass
             sender.join()
 
-    threads = [threading.Thread(target=run_agent) for _ in range(agents)]
+    threads = [threading.Thread(target=run_agent, args=(number,)) for number in range(agents)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -66,7 +68,8 @@ def feed_stream(collector: CollectorProcess, agents: int, reports: list[Report],
     return agents * len(reports)
 
 
-def feed_datagrams(collector: CollectorProcess, agents: int, reports: list[Report], sites: int) -> int:
+def feed_datagrams(collectors: list[CollectorProcess], agents: int, reports: list[Report], sites: int) -> int:
+    (collector,) = collectors
     identities: list[Identity] = [make_identity() for _ in range(agents)]
     define = Define(tuple(make_site(number) for number in range(1, sites + 1)))
     with DatagramPeer(collector.udp) as peer:
@@ -84,20 +87,27 @@ def received(collector: CollectorProcess) -> int:
     return sum(agent["reports_received"] for agent in collector.get("/agents", limit="1000")["agents"])
 
 
-def measure(name: str, options: argparse.Namespace) -> None:
+def measure(name: str, options: argparse.Namespace, database: str | None, size: int) -> None:
+    """Feed `size` collectors over one kind of transport."""
     reports = make_reports(options.reports, options.sites)
-    with tempfile.TemporaryDirectory() as folder, run_collector(Path(folder), udp=True) as collector:
+    with ExitStack() as stack:
+        folders = [Path(stack.enter_context(tempfile.TemporaryDirectory())) for _ in range(size)]
+        arguments = () if database is None else ("--database", database)
+        collectors = [stack.enter_context(run_collector(folder, *arguments, udp=True)) for folder in folders]
         feed = feed_stream if name == "unix" else feed_datagrams
-        started_cpu_s, started_s = cpu_seconds(collector.pid), time.perf_counter()
-        applied = feed(collector, options.agents, reports, options.sites)
+        started_cpu_s, started_s = sum(cpu_seconds(one.pid) for one in collectors), time.perf_counter()
+        applied = feed(collectors, options.agents, reports, options.sites)
         wall_s = time.perf_counter() - started_s - (1.0 if name == "udp" else 0.0)
-        cpu_s = cpu_seconds(collector.pid) - started_cpu_s
+        cpu_s = sum(cpu_seconds(one.pid) for one in collectors) - started_cpu_s
+        commits = sum(one.counters()["commits"] for one in collectors)
         calls = applied * options.sites * CALLS_PER_DELTA
         print(
-            f"{name}: {applied} reports of {options.sites} sites from {options.agents} agents in {wall_s:.2f} s: "
+            f"{name}, {size} on {'SQLite' if database is None else 'PostgreSQL'}: "
+            f"{applied} reports of {options.sites} sites from {options.agents} agents in {wall_s:.2f} s: "
             f"{applied / wall_s:,.0f} reports/s, {applied * options.sites / wall_s:,.0f} deltas/s, "
             f"{calls / wall_s:,.0f} represented calls/s; "
-            f"{cpu_s / calls * 1e6:.3f} CPU s per million calls; peak {peak_mib(collector.pid):.0f} MiB; "
+            f"{cpu_s / calls * 1e6:.3f} CPU s per million calls; {commits} commits; "
+            f"peak {max(peak_mib(one.pid) for one in collectors):.0f} MiB; "
             f"lost {options.agents * options.reports - applied}"
         )
 
@@ -107,9 +117,15 @@ def main() -> None:
     parser.add_argument("--agents", type=int, default=10)
     parser.add_argument("--reports", type=int, default=200, help="per agent")
     parser.add_argument("--sites", type=int, default=30, help="counted in each report")
+    parser.add_argument("--postgres", type=int, nargs="*", metavar="N", help="so many collectors on one PostgreSQL")
     options = parser.parse_args()
-    for name in ("unix", "udp"):
-        measure(name, options)
+    if options.postgres is None:
+        for name in ("unix", "udp"):
+            measure(name, options, None, 1)
+    for size in options.postgres or ():
+        with run_server(find_binaries()) as server:
+            measure("unix", options, server.url, size)
+            print(f"    PostgreSQL: {server.cpu_seconds():.1f} CPU s")
 
 
 if __name__ == "__main__":

@@ -48,6 +48,14 @@ class PostgresServer:
         """As an administrator in a hurry does: no checkpoint, connections are cut with a word."""
         self._run("pg_ctl", "-m", "immediate", "-w", "stop")
 
+    def cpu_seconds(self) -> float:
+        """Used so far by its processes, those that have ended included."""
+        main = int((self._data / "postmaster.pid").read_text().split()[0])
+        children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
+        stats = [Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].split() for process in (main, *children)]
+        ended = sum(map(int, stats[0][13:15]))
+        return (sum(int(stat[11]) + int(stat[12]) for stat in stats) + ended) / os.sysconf("SC_CLK_TCK")
+
     def kill(self) -> None:
         """SIGKILL to all of its processes, and wait until they are gone."""
         lock_file = self._data / "postmaster.pid"
