@@ -24,6 +24,7 @@ BREAKING: frozenset[str] = frozenset()
 async def empty_url(request, tmp_path) -> str:
     """Of a database of the test's own that nobody has migrated."""
     if request.param == "sqlite":
+        (tmp_path / "c.sqlite3").touch()  # only `prepare` makes a file
         return f"sqlite:///{tmp_path}/c.sqlite3"
     return await create_database(request.getfixturevalue("postgres_url"))
 

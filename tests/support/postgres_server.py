@@ -51,10 +51,11 @@ class PostgresServer:
     def cpu_seconds(self) -> float:
         """Used so far by its processes, those that have ended included."""
         main = int((self._data / "postmaster.pid").read_text().split()[0])
-        children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
-        stats = [Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].split() for process in (main, *children)]
-        ended = sum(map(int, stats[0][13:15]))
-        return (sum(int(stat[11]) + int(stat[12]) for stat in stats) + ended) / os.sysconf("SC_CLK_TCK")
+        total = _ticks(main, including_ended=True)
+        for process in Path(f"/proc/{main}/task/{main}/children").read_text().split():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+                total += _ticks(int(process))
+        return total / os.sysconf("SC_CLK_TCK")
 
     def kill(self) -> None:
         """SIGKILL to all of its processes, and wait until they are gone."""
@@ -74,6 +75,12 @@ class PostgresServer:
             ended = subprocess.run(command, stdout=output, stderr=output, cwd=self._folder, **self._as_user)
         logs = [file.read_text()[-2000:] for name in ("output", "log") if (file := self._folder / name).exists()]
         assert ended.returncode == 0, "\n".join([program, *logs])
+
+
+def _ticks(process: int, *, including_ended: bool = False) -> int:
+    """Clock ticks of CPU time of a process, and of its children that have ended (proc(5))."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].split()
+    return sum(map(int, fields[11 : 15 if including_ended else 13]))
 
 
 def _runs(process: int) -> bool:
