@@ -60,6 +60,10 @@ test-containers: $(STAMP) ## Build the images and run deploy/compose.yaml on a l
 test-chaos: $(STAMP) ## The long form of tests/chaos: fifty kills, a hundred agents, a million hostile messages (root: more)
 	CHAOS=long $(BIN)/pytest tests/chaos $(ARGS)
 
+.PHONY: published-tests
+published-tests: $(STAMP) ## The tests of the published aiocop 1.2.1 that touch no internals, against ours (fetches them)
+	$(BIN)/python scripts/published_tests.py
+
 .PHONY: soak
 soak: $(STAMP) ## Agents and a collector under load for five minutes: memory must stay flat (ARGS="--seconds 900")
 	$(BIN)/python scripts/soak.py $(ARGS)

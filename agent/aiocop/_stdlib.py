@@ -13,12 +13,13 @@ from os import open as open_file
 from select import poll
 from sys import _current_frames as current_frames
 from sys import _getframe as getframe
-from time import monotonic_ns, perf_counter_ns, sleep, thread_time_ns, time, time_ns
+from time import clock_gettime_ns, monotonic_ns, perf_counter_ns, sleep, thread_time_ns, time, time_ns
 
 __all__ = [
     "LockType",
     "RLock",
     "allocate_lock",
+    "clock_gettime_ns",
     "close",
     "current_frames",
     "get_ident",

@@ -20,7 +20,7 @@ from aiocop import sqlite_queries
 from aiocop.aggregate import Aggregate
 from aiocop.allowing import AllowBlocking, AllowRule
 from aiocop.calls import Calls
-from aiocop.catalogue import OPERATION_CAUSES, Operation, OperationCause, standard_operations
+from aiocop.catalogue import OPERATION_CAUSES, OWN, Operation, OperationCause, standard_operations
 from aiocop.config import Configuration
 from aiocop.disclosure import EVERYTHING, Disclosure
 from aiocop.events import Events, SlowTaskCallback
@@ -78,6 +78,8 @@ class Agent:
         self._lock = threading.RLock()
         self._process_hooks_registered = False
         self._resume_watchdog = False
+        self._interrupted: Operation | None = None
+        """What the forking thread was in the middle of."""
 
     # --- one call -----------------------------------------------------------------------------------------------------
 
@@ -445,6 +447,7 @@ class Agent:
         # From CPython 3.12 on os.fork warns while other threads run: ours end for the moment.
         if self._detecting:
             self._lock.acquire()
+            self._interrupted = self._slices.this_thread_runs(OWN)
             self._resume_watchdog = self._watchdog.running
             self._watchdog.stop()
             if self._shipper is not None:
@@ -456,6 +459,7 @@ class Agent:
                 self._shipper.resume()
             if self._resume_watchdog:
                 self._watchdog.start()
+            self._slices.this_thread_runs(self._interrupted)
             self._lock.release()
 
     def _after_fork_in_child(self) -> None:

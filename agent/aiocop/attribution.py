@@ -7,7 +7,7 @@ from aiocop.frames import is_loop_module
 from aiocop.thread_clock import ThreadTimes
 from aiocop.traces import StackFrame
 
-_GLIMPSE_VALID_NS: Final = 25_000_000
+_GLIMPSE_VALID_NS: Final = 40_000_000
 """What happened to a thread up to this long before a slice began may be charged to it."""
 
 
@@ -30,6 +30,11 @@ class Sample(NamedTuple):
     stack: list[StackFrame]
 
 
+def is_recent(glimpse: Moment, started_ns: int) -> bool:
+    """Whether what happened since `glimpse` happened to the slice that began then."""
+    return glimpse.at_ns >= started_ns - _GLIMPSE_VALID_NS
+
+
 def starved_ns(glimpse: Moment | None, ended: Moment, elapsed_ns: int) -> int:
     """Time of a slice in which its thread was ready and the host gave the CPU to somebody else; 0 where unknown.
 
@@ -37,9 +42,37 @@ def starved_ns(glimpse: Moment | None, ended: Moment, elapsed_ns: int) -> int:
     """
     if glimpse is None or glimpse.times is None or ended.times is None:
         return 0
-    if glimpse.at_ns < ended.at_ns - elapsed_ns - _GLIMPSE_VALID_NS:
+    if not is_recent(glimpse, ended.at_ns - elapsed_ns):
         return 0
     return min(ended.times.queued_ns - glimpse.times.queued_ns, elapsed_ns)
+
+
+def waited_ns(before: Moment | None, after: Moment) -> int:
+    """Time between two moments in which a thread was not ready to run; 0 where unknown."""
+    if before is None or before.times is None or after.times is None:
+        return 0
+    return max(0, after.at_ns - before.at_ns - after.times.ready_ns + before.times.ready_ns)
+
+
+def gil_wait_ns(before: Moment | None, after: Moment, switch_interval_ns: int, explained_ns: int = 0) -> int:
+    """Time between two moments in which a thread waited for the GIL; 0 where unknown.
+
+    `explained_ns` of its waiting are known to be something else. Where most of the rest is no waiting for the GIL, none
+    is claimed: a thread that only takes the GIL from another in passing wakes up just as often.
+
+    Whoever waits for the GIL wakes up every switch interval to ask for it again (take_gil in CPython's ceval_gil.c);
+    nobody who waits for anything else does. So the number of its wake-ups tells, but for two that any wait has, and
+    those of a thread that works and is preempted.
+    """
+    if before is None or before.times is None or after.times is None:
+        return 0
+    idle_ns = waited_ns(before, after) - explained_ns
+    worked_ns = after.times.cpu_ns - before.times.cpu_ns
+    asked_ns = (after.times.runs - before.times.runs - 2) * switch_interval_ns - worked_ns
+    if idle_ns <= 0 or 2 * asked_ns <= idle_ns:
+        return 0
+    # A wake-up comes late, the later the busier the host: a third of a wait may pass between them.
+    return idle_ns if 4 * asked_ns >= 3 * idle_ns else asked_ns
 
 
 def may_have_computed(glimpse: Moment | None, ended: Moment, needed_ns: int) -> bool:
@@ -63,13 +96,14 @@ def tells(sample: Sample) -> bool:
     return any(not is_loop_module(item.module) for item in sample.stack)
 
 
-def is_waiting(samples: list[Sample], ended: Moment, slice_ns: int) -> bool:
+def is_waiting(samples: list[Sample], ended: Moment, slice_ns: int, excused_ns: int = 0) -> bool:
     """Whether the thread mostly waited in what followed the samples that no wrapper measured.
 
-    Being ready without a CPU is not waiting: a busy line stays one on a busy host. Nor is a slice that could be watched
-    for less than a quarter of its time: what waits gives the GIL away, what keeps the watchdog from looking does not.
+    `excused_ns` of the waiting are explained otherwise: the GIL, or a process that was stopped. Being ready without a
+    CPU is not waiting: a busy line stays one on a busy host. Nor is a slice that could be watched for less than a
+    quarter of its time: what waits gives the GIL away, what keeps the watchdog from looking does not.
     """
-    waited_ns = elapsed_ns = 0
+    idle_ns = elapsed_ns = 0
     following: list[Sample | Moment] = [*samples[1:], ended]
     for sample, after in zip(samples, following):  # noqa: B905 - same length by construction
         if sample.times is None or after.times is None:
@@ -77,5 +111,5 @@ def is_waiting(samples: list[Sample], ended: Moment, slice_ns: int) -> bool:
         if not sample.measured:
             passed_ns = after.at_ns - sample.at_ns
             elapsed_ns += passed_ns
-            waited_ns += passed_ns - sum(after.times) + sum(sample.times)
-    return 2 * waited_ns > elapsed_ns and 4 * elapsed_ns > slice_ns
+            idle_ns += passed_ns - after.times.ready_ns + sample.times.ready_ns
+    return 2 * (idle_ns - excused_ns) > elapsed_ns and 4 * elapsed_ns > slice_ns

@@ -130,6 +130,7 @@ class Calls:
         waiting = self._waiting
         on_import = self._on_import
         pending = self._importing
+        modules = sys.modules
 
         def hook(event: str, args: tuple[Any, ...]) -> None:
             if pending:
@@ -137,9 +138,10 @@ class Calls:
             operation = find_operation(event)
             if operation is None:
                 return
-            if event == "import" and (args[0] in waiting or args[0] in on_import):
-                # Its import begins; one of the events after it finds the module there.
-                pending.add(args[0])
+            if event == "import":
+                # An awaited module's import begins, or has begun: importlib.import_module() raises no event for its own
+                # module, but what that imports does. One of the events that follow finds the module there.
+                pending.update([name for name in (*waiting, *on_import) if name == args[0] or name in modules])
             thread = find_thread(get_ident())
             if thread is None or not (thread.started_ns or slices.enter_implicit(thread)):
                 return
@@ -294,6 +296,8 @@ def measure_call(
         own_ns = elapsed_ns - thread.nested_ns
         thread.nested_ns = outer_nested_ns + elapsed_ns
         thread.operation = outer
+        if own_ns >= slices.threshold_ns:
+            own_ns -= slices.others_ns(thread, own_ns)
         if counters.site.silent or (slices.allowing_used and allowed_since_ns()):
             slices.pass_over(thread, counters, own_ns)
         else:
@@ -329,6 +333,8 @@ def measure_wait(
         own_ns = elapsed_ns - thread.nested_ns
         thread.nested_ns = outer_nested_ns + elapsed_ns
         thread.operation = outer
+        if own_ns >= slices.threshold_ns:
+            own_ns -= slices.others_ns(thread, own_ns)
         if own_ns >= operation.counts_from_ns:
             _record_wait(slices, thread, operation, args, kwargs, frame, own_ns)
 

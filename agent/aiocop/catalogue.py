@@ -170,7 +170,16 @@ def standard_operations() -> tuple[Operation, ...]:
             Operation(name, heavy, "wait", _SUBPROCESS, targets=(name,), counts_from_ns=_NOT_BLOCKED_NS)
             for name in ("subprocess.Popen.wait", "subprocess.Popen.communicate", "os.waitpid")
         ),
-        *_audited(heavy, "io", _SUBPROCESS, "os.spawn", "os.exec", "os.fork"),
+        *_audited(heavy, "io", _SUBPROCESS, "os.exec", "os.fork"),
+        # Audited on Windows alone; elsewhere Python code around os.fork and os.waitpid. os.spawnl calls os.spawnv.
+        Operation(
+            "os.spawn",
+            heavy,
+            "io",
+            _SUBPROCESS,
+            targets=("os.spawnv", "os.spawnve", "os.spawnvp", "os.spawnvpe"),
+            audit_events=frozenset(("os.spawn",)),
+        ),
         *_audited(light, "io", _SUBPROCESS, "os.kill"),
         # Protocols of the standard library
         *_audited(heavy, "io", _HTTP, "http.client.connect", "urllib.Request"),
@@ -232,8 +241,17 @@ GC: Final = Operation(
     "Make fewer long-lived objects, call gc.freeze() after start-up, or raise the thresholds with gc.set_threshold().",
 )
 """A pause of the garbage collector that nobody asked for."""
+GIL: Final = Operation(
+    "gil",
+    WEIGHT_HEAVY,
+    "gil",
+    "Move this work to a process pool, or to code that releases the GIL: the loops waited while this thread held it.",
+)
+"""Time in which a loop was ready and another thread held the GIL."""
 OTHER: Final = Operation("other", 0, "io", "More sites than the agent keeps apart were seen by one process.")
 """Whatever one process had too many different sites to keep apart."""
+OWN: Final = Operation("aiocop", 0, "wait", "", counts_from_ns=1)
+"""What the agent itself does on a loop's thread, around a fork: waits in it are not the service's. Never counted."""
 TURN: Final = Operation(
     "loop",
     WEIGHT_HEAVY,

@@ -16,6 +16,8 @@ from aiocop.thread_clock import ThreadClock
 from aiocop_wire import UPPER_EDGES_NS
 
 if TYPE_CHECKING:
+    from weakref import ref
+
     from aiocop.attribution import Moment, Sample
     from aiocop.blocking_calls import BlockingCall, TracedCalls
     from aiocop.catalogue import Operation
@@ -46,6 +48,7 @@ class LoopThread(CounterTable):
         "credited_ns",
         "gc_ns",
         "gc_started_ns",
+        "gil_ns",
         "glimpse",
         "held_arguments",
         "ident",
@@ -64,6 +67,7 @@ class LoopThread(CounterTable):
         "starved_ns",
         "touched",
         "turn_started_ns",
+        "uvloop",
     )
 
     def __init__(self) -> None:
@@ -75,7 +79,8 @@ class LoopThread(CounterTable):
         (aiocop_wire.heartbeat). Never kept in a local variable: a forked child and stop() put another in its place."""
         self.clock = ThreadClock()
         self.glimpse: Moment | None = None
-        """The thread's times when the watchdog last saw it in a young slice, or when a slow slice ended."""
+        """The thread's times when it was last looked at between slices, in a young one, or when a slow one ended.
+        Written by the watchdog, and by the thread itself where the watchdog was parked or late."""
         self.loop = ""
         """The kind of loop that ran here last; empty before the first slow or blocking slice."""
         self.started_ns = 0
@@ -89,12 +94,17 @@ class LoopThread(CounterTable):
         self.gc_started_ns = 0
         self.gc_ns = 0
         """Garbage collection in the running slice."""
+        self.gil_ns = 0
+        """Time of the running slice for which another thread is to blame that held the GIL."""
         self.allowed_ns = 0
         """Time of the running slice in which it was allowed to block."""
         self.turn_started_ns = 0
         """When the loop's selector returned last, inside a turn; 0 otherwise."""
         self.credited_ns = 0
-        """Time of the turn that is accounted for: measured calls, and slow slices."""
+        """Time that is accounted for, by measured calls and slow slices: of the turn on asyncio's loops, of all turns
+        on uvloop's."""
+        self.uvloop: ref[Any] | None = None
+        """The loop that runs here, if it is uvloop's and was noted."""
         self.operation: Operation | None = None
         """The wrapped call that is running."""
         self.nested_ns = 0

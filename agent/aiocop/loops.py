@@ -3,8 +3,8 @@
 asyncio runs every callback (task steps, timers, readers, transports, signals) through `asyncio.events.Handle._run`.
 uvloop's loop is a Python subclass of a C one, so its scheduling methods can be replaced; each passes the user's
 callback on as an argument of one shared runner, so that nothing is allocated that would not be otherwise. (`call_at` is
-left alone: it calls `call_later`.) uvloop's transports call their protocols without any of these: a blocking call in
-one opens a slice of its own (`Slices.enter_implicit`).
+left alone: it calls `call_later`.) uvloop's transports call their protocols without any of these: see
+uvloop_protocols.py.
 
 Cost model. Per slice: get_ident, one dict look-up, two clock readings, about ten attribute reads and writes, and one
 word of the heartbeat; 0.4 µs on CPython 3.12. Nothing is allocated.
@@ -22,6 +22,7 @@ from aiocop._stdlib import get_ident, perf_counter_ns
 from aiocop.errors import HighSeverityBlockingIoException
 from aiocop.patches import Patches
 from aiocop.slice import Slices
+from aiocop.uvloop_protocols import UvloopProtocols
 from aiocop.watchdog import Watchdog
 from aiocop_wire.heartbeat import BEGUN
 
@@ -39,6 +40,7 @@ class Loops:
         self._asyncio = Patches()
         self._uvloop = Patches()
         self._run_callback = _callback_runner(slices, watchdog)
+        self._protocols = UvloopProtocols(slices, self._run_callback)
         self._watchdog = watchdog
 
     def install(self) -> None:
@@ -51,6 +53,7 @@ class Loops:
     def install_uvloop(self, uvloop: ModuleType) -> None:
         """The same for uvloop, once it is imported."""
         loop_class = uvloop.Loop
+        self._watchdog.uvloop_turns.install(uvloop)
         run_callback = self._run_callback
         for name in _SCHEDULING:
             self._uvloop.replace(loop_class, name, lambda original: _scheduling(original, run_callback))
@@ -59,6 +62,7 @@ class Loops:
         self._uvloop.replace(
             loop_class, "call_exception_handler", lambda original: _exception_handler(original, self._slices)
         )
+        self._protocols.install(uvloop)
 
     def pause(self) -> None:
         """While inactive: asyncio's callbacks cost nothing. uvloop's keep their runner, which lets them through: what
@@ -70,11 +74,14 @@ class Loops:
         """Give the methods back. Callbacks already scheduled on uvloop still come through the runner, unmeasured."""
         self._asyncio.restore()
         self._uvloop.restore()
+        self._protocols.remove()
+        self._watchdog.uvloop_turns.remove()
 
 
 def _handle_runner(slices: Slices, watchdog: Watchdog, original: Callable[[Any], None]) -> Callable[[Any], None]:
     find_thread = slices.threads.get
     events = slices.events
+    starvation = slices.starvation
 
     def _run(handle: Any) -> None:
         thread = find_thread(get_ident())
@@ -87,8 +94,8 @@ def _handle_runner(slices: Slices, watchdog: Watchdog, original: Callable[[Any],
         callback = handle._callback  # noqa: SLF001 - gone once the handle is cancelled by its own callback
         thread.started_ns = started_ns = perf_counter_ns()
         thread.beat[BEGUN] = started_ns
-        if watchdog.parked:
-            watchdog.wake()
+        if started_ns >= starvation.due_ns:
+            started_ns = watchdog.attend(thread)
         try:
             return original(handle)
         finally:
@@ -108,6 +115,7 @@ def _handle_runner(slices: Slices, watchdog: Watchdog, original: Callable[[Any],
 def _callback_runner(slices: Slices, watchdog: Watchdog) -> Callable[..., Any]:
     find_thread = slices.threads.get
     events = slices.events
+    starvation = slices.starvation
 
     def run_callback(callback: Callable[..., Any], *args: Any) -> Any:
         thread = find_thread(get_ident())
@@ -120,8 +128,8 @@ def _callback_runner(slices: Slices, watchdog: Watchdog) -> Callable[..., Any]:
         before = events.provide() if events.providers else None
         thread.started_ns = started_ns = perf_counter_ns()
         thread.beat[BEGUN] = started_ns
-        if watchdog.parked:
-            watchdog.wake()
+        if started_ns >= starvation.due_ns:
+            started_ns = watchdog.attend(thread)
         try:
             return callback(*args)
         except Exception as error:

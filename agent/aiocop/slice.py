@@ -5,7 +5,6 @@ writes (loops.py). A blocking call costs the walk to its call site and one updat
 else, here in `Slices.finish`, runs only for slices that exceeded the threshold or that somebody asked to see.
 """
 
-import logging
 from asyncio import _get_running_loop
 from contextvars import Context
 from types import FrameType
@@ -14,15 +13,16 @@ from typing import Any, Final
 from aiocop._stdlib import get_ident, perf_counter_ns, time_ns
 from aiocop.aggregate import Aggregate, SiteCounters
 from aiocop.allowing import allowed_since_ns
-from aiocop.attribution import Moment, Sample, is_waiting, may_have_computed, shares, starved_ns, tells
+from aiocop.attribution import Moment, gil_wait_ns
+from aiocop.blame import Blame, nothing
 from aiocop.blocking_calls import BlockingCall, TracedCalls
-from aiocop.callback_names import callback_code, task_name
-from aiocop.catalogue import CPU, TURN, WAIT, Operation
+from aiocop.callback_names import task_name
+from aiocop.catalogue import TURN, Operation
 from aiocop.disclosure import Disclosed, Disclosure
 from aiocop.events import Events, Overrun, format_trace
 from aiocop.loop_thread import LoopThread
-from aiocop.loop_threads import LoopThreads
 from aiocop.stalls import FinishedSlice, StallBoard
+from aiocop.starvation import switch_interval_ns
 from aiocop.traces import LOOP, MAX_SITE_FRAMES, Site, Traces
 from aiocop_wire import ContextValue, Define, SlowEvent, SlowSite, encode
 from aiocop_wire.heartbeat import BEGUN, ENTERED, write_text
@@ -32,33 +32,24 @@ MAX_CALLS_PER_SLICE: Final = 50
 MAX_SAMPLES_PER_SLICE: Final = 64
 MAX_TRACES_PER_THREAD: Final = 4_096
 """Formatted traces that a thread keeps; past it, it starts over."""
-_logger = logging.getLogger("aiocop")
 _NOTHING: Final = Disclosed({}, {})
 _NO_ARGUMENTS: Final[dict[str, ContextValue]] = {}
-_UNSEEN_NS: Final = 1_000_000
-"""Time of a slow slice that no wrapper measured is attributed from here on; less is noise of the clocks."""
 
 
-class Slices(LoopThreads):
+class Slices(Blame):
     """What the slices of the process's loop threads cost."""
 
     def __init__(self, *, threshold_ns: int, traces: Traces, aggregate: Aggregate, events: Events) -> None:
-        super().__init__(aggregate)
-        self.threshold_ns = threshold_ns
+        super().__init__(threshold_ns=threshold_ns, traces=traces, aggregate=aggregate)
         self.active = False
         """Read at the start of every slice; written by activate() and deactivate()."""
-        self.shipping = False
-        """Whether slow events are queued for a shipper."""
         self.disclosure: Disclosure | None = None
         """What slow events may say of arguments and context, None for nothing. Read once per blocking call."""
         self.trace_depth = 20
         self.stalls: StallBoard | None = None
         """Told of slices that took longer than its `stall_after`."""
-        self.faults = 0
-        """Slices that could not be accounted for."""
         self.allowing_used = False
         """Whether `with allow_blocking():` was ever entered; until then nobody looks for it."""
-        self.traces = traces
         self.events = events
 
     def begin_anew(self, aggregate: Aggregate) -> None:
@@ -67,6 +58,7 @@ class Slices(LoopThreads):
         Slices that are running end in the old one.
         """
         self.forget_threads(aggregate)
+        self.starvation.begin_anew()
         self.faults = 0
         self.events.begin_anew()
 
@@ -88,11 +80,13 @@ class Slices(LoopThreads):
             return False
         try:
             # Threadsafe, because it also wakes a selector that a signal handler interrupted.
-            loop.call_soon_threadsafe(_nothing)
+            loop.call_soon_threadsafe(nothing)
         except RuntimeError:
             return False
         thread.implicit = True
         thread.started_ns = thread.beat[BEGUN] = perf_counter_ns()
+        if thread.started_ns >= self.starvation.due_ns:
+            thread.glimpse = Moment(thread.started_ns, thread.clock.read())
         return True
 
     def leave_implicit(self, thread: LoopThread) -> bool:
@@ -127,12 +121,36 @@ class Slices(LoopThreads):
         thread.nested_ns = elapsed_ns
         try:
             ended = Moment(perf_counter_ns(), thread.clock.read())
-            rest_ns -= starved_ns(thread.glimpse, ended, elapsed_ns)
+            rest_ns -= self._starved_ns(thread, ended, elapsed_ns)
+            rest_ns -= self._blame_holder(thread, ended, rest_ns, elapsed_ns - rest_ns)
             if rest_ns >= self.threshold_ns:
-                thread.record(thread.counters(self.traces.pseudo_site(TURN, LOOP), self.aggregate.other), rest_ns)
+                self._give(thread, self.traces.pseudo_site(TURN, LOOP), rest_ns)
+            if thread.touched:
                 self.finish(thread, elapsed_ns, None, thread.loop, None, None)
         finally:
             self.reset(thread)
+
+    # --- time that others took ----------------------------------------------------------------------------------------
+
+    def begin_late(self, thread: LoopThread, before: Moment | None, at_most_ns: int) -> None:
+        """Take a look at the thread's times as a slice begins, where the watchdog did not.
+
+        When the thread wanted to run since `before` and waited for the GIL, `at_most_ns` of that at a time, that is an
+        event of its own.
+        """
+        now = thread.glimpse = Moment(perf_counter_ns(), thread.clock.read())
+        gil_ns = min(gil_wait_ns(before, now, switch_interval_ns()), at_most_ns)
+        if before is None or gil_ns < self.threshold_ns:
+            return
+        credited_ns = thread.credited_ns
+        thread.started_ns = now.at_ns - gil_ns
+        thread.nested_ns = gil_ns
+        try:
+            if self._give_to_holder(thread, before.at_ns, gil_ns):
+                self.finish(thread, gil_ns, None, thread.loop, None, None)
+        finally:
+            self.reset(thread)
+            thread.credited_ns = credited_ns  # it was before the turn began
 
     # --- calls --------------------------------------------------------------------------------------------------------
 
@@ -228,6 +246,14 @@ class Slices(LoopThreads):
         except Exception:  # noqa: BLE001 - the border to the service: our fault must not become the caller's
             self.fault()
 
+    def this_thread_runs(self, operation: Operation | None) -> Operation | None:
+        """Whatever waits now on the calling thread is part of that operation. What ran before."""
+        thread = self.threads.get(get_ident())
+        if thread is None:
+            return None
+        before, thread.operation = thread.operation, operation
+        return before
+
     def forget_calls(self) -> None:
         """Drop what the calling thread's running slice would have described; what was counted stays counted."""
         thread = self.threads.get(get_ident())
@@ -264,7 +290,7 @@ class Slices(LoopThreads):
             overrun = None
             if elapsed_ns >= self.threshold_ns:
                 overrun = self._account(thread, elapsed_ns, callback, context, before)
-            thread.credited_ns += thread.nested_ns if overrun is None or overrun.starved else elapsed_ns
+            thread.credited_ns += thread.nested_ns if overrun is None else elapsed_ns
             if self.events.wanted and (thread.calls or overrun is not None):
                 # The slice is over: what blocks in the users' own code from here on is nobody's.
                 thread.started_ns = 0
@@ -295,14 +321,14 @@ class Slices(LoopThreads):
         cpu_ns = -1
         if samples and samples[0].times is not None and ended.times is not None:
             cpu_ns = ended.times.cpu_ns - samples[0].times.cpu_ns
-        starved = starved_ns(thread.glimpse, ended, elapsed_ns)
+        starved = self._starved_ns(thread, ended, elapsed_ns)
         thread.starved_ns += starved
         # What the host took is nobody's fault: without it the slice may not be slow at all.
         slow = elapsed_ns - starved >= self.threshold_ns
         if slow:
             rest_ns = elapsed_ns - thread.nested_ns - starved
+            rest_ns -= self._blame_holder(thread, ended, rest_ns, thread.nested_ns)
             self._attribute_unmeasured(thread, rest_ns, elapsed_ns, ended, samples, callback)
-            thread.glimpse = ended
             for counters in thread.touched:
                 counters.slow_count += 1
             if self.shipping and thread.touched:
@@ -311,13 +337,8 @@ class Slices(LoopThreads):
                 self._ship(thread, elapsed_ns, cpu_ns, callback, disclosed)
             if self.stalls is not None and elapsed_ns >= self.stalls.stall_after_ns:
                 self.stalls.finished.append(FinishedSlice(thread.started_ns, elapsed_ns, _costliest(thread)))
+        thread.glimpse = ended
         return Overrun(not slow, cpu_ns, samples)
-
-    def fault(self) -> None:
-        """Count an exception of the agent's own, and log the first. Call it in an `except` clause."""
-        self.faults += 1
-        if self.faults == 1:
-            _logger.exception("aiocop failed to account for something; further faults are only counted")
 
     def reset(self, thread: LoopThread) -> None:
         """Forget what belonged to the slice that ended."""
@@ -327,6 +348,7 @@ class Slices(LoopThreads):
         thread.touched = []
         thread.nested_ns = 0
         thread.gc_ns = 0
+        thread.gil_ns = 0
         thread.allowed_ns = 0
         thread.operation = None
         thread.last_unmeasured = None
@@ -338,60 +360,6 @@ class Slices(LoopThreads):
         thread.raising = False
         if thread.samples:
             thread.samples = []
-
-    def _attribute_unmeasured(
-        self,
-        thread: LoopThread,
-        rest_ns: int,
-        elapsed_ns: int,
-        ended: Moment,
-        samples: list[Sample],
-        callback: Any,
-    ) -> None:
-        """Divide the time no wrapper measured among the lines the watchdog saw, by how long it saw them."""
-        if rest_ns < _UNSEEN_NS:
-            return
-        free = [sample for sample in samples if not sample.measured and tells(sample)]
-        if not free:
-            # Nobody looked, or only at measured calls. What is worth a report is the callback's own doing.
-            if rest_ns >= self.threshold_ns // 2 and may_have_computed(thread.glimpse, ended, rest_ns // 2):
-                self._give(thread, self._callback_site(callback), rest_ns)
-            return
-        waiting = is_waiting(samples, ended, elapsed_ns)
-        given: dict[int, int] = {}
-        sites: dict[int, Site] = {}
-        for sample, share_ns in shares(free, rest_ns, thread.started_ns, elapsed_ns):
-            site = self._site_of_sample(thread, sample, waiting=waiting)
-            identifier = site.definition.site_id
-            sites[identifier] = site
-            given[identifier] = given.get(identifier, 0) + share_ns
-            if self.shipping:
-                self.traces.keep_trace(site, sample.stack)
-        for identifier, blocked_ns in given.items():
-            self._give(thread, sites[identifier], blocked_ns)
-
-    def _site_of_sample(self, thread: LoopThread, sample: Sample, *, waiting: bool) -> Site:
-        site = self.traces.site(WAIT if waiting else CPU, sample.stack)
-        unmeasured = thread.last_unmeasured
-        if unmeasured is not None and unmeasured.site.call_site == site.call_site:
-            return unmeasured.site
-        return site
-
-    def _give(self, thread: LoopThread, site: Site, blocked_ns: int) -> None:
-        if site.rule is not None:
-            site.rule.matches += 1
-            return
-        counters = thread.counters(site, self.aggregate.other)
-        if counters.slice_started_ns == thread.started_ns and counters.slice_count:
-            thread.add_time(counters, blocked_ns)
-        else:
-            thread.record(counters, blocked_ns)
-
-    def _callback_site(self, callback: Any) -> Site:
-        found = callback_code(callback)
-        if found is None or callback is _nothing:
-            return self.traces.pseudo_site(CPU, LOOP)
-        return self.traces.function_site(CPU, *found)
 
     def _ship(self, thread: LoopThread, elapsed_ns: int, cpu_ns: int, callback: Any, disclosed: Disclosed) -> None:
         touched = sorted(thread.touched, key=lambda item: item.slice_blocked_ns, reverse=True)
@@ -427,7 +395,3 @@ def _costliest(thread: LoopThread) -> Site | None:
     if not thread.touched:
         return None
     return max(thread.touched, key=lambda counters: counters.slice_blocked_ns).site
-
-
-def _nothing() -> None:
-    """Scheduled so that a callback runs soon; its slice closes the implicit one."""

@@ -148,4 +148,4 @@ def _waits(watched: _Watched, now_ns: int, times: ThreadTimes | None) -> bool:
     if times is None or watched.first_times is None:
         return False
     passed_ns = now_ns - watched.first_ns
-    return 2 * (passed_ns - sum(times) + sum(watched.first_times)) > passed_ns > 0
+    return 2 * (passed_ns - times.ready_ns + watched.first_times.ready_ns) > passed_ns > 0

@@ -24,6 +24,8 @@ from aiocop_wire import (
 
 LOOP: Final = "<loop>"
 """The pseudo call site of time that no application code can be blamed for."""
+UNKNOWN_HOLDER: Final = "<gil>"
+"""The pseudo call site of time in which a thread held the GIL that had gone on before anybody could look at it."""
 OTHER_SITE: Final = "<other>"
 """The pseudo call site of sites that are too many to be kept apart."""
 MAX_SITES: Final = 8_000

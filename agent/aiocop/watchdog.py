@@ -20,6 +20,9 @@ from aiocop.catalogue import CPU
 from aiocop.loop_thread import LoopThread
 from aiocop.slice import MAX_SAMPLES_PER_SLICE, Slices
 from aiocop.stalls import REFRESH_NS
+from aiocop.starvation import NEVER
+from aiocop.thread_clock import ThreadClock
+from aiocop.uvloop_turns import UvloopTurns
 from aiocop_wire.heartbeat import BEGUN, FINISHED, SEEN, SEEN_IN
 
 THREAD_NAME: Final = "aiocop-cpu-sampler"  # as published; programs look for it
@@ -33,7 +36,8 @@ class Watchdog:
 
     def __init__(self, slices: Slices) -> None:
         self.parked = False
-        """Read at the start of every slice. Written by the watchdog's thread (True) and whoever wakes it (False)."""
+        """Written by the watchdog's thread (True) and whoever wakes it (False). While it is True, Starvation.due_ns is
+        0, which is what the start of every slice reads."""
         self.cpu_ns = 0
         """CPU time of the watchdog's thread, as of its last look. Written by that thread."""
         self.interval_ns = 10_000_000
@@ -41,6 +45,10 @@ class Watchdog:
         """Age from which a slice is sampled; None is half the threshold."""
         self.max_samples = MAX_SAMPLES_PER_SLICE
         self._slices = slices
+        self._starvation = slices.starvation
+        self.uvloop_turns = UvloopTurns(slices)
+        self._clock: ThreadClock | None = None
+        """Of the watchdog's thread, while it runs."""
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._wake = allocate_lock()
@@ -55,6 +63,7 @@ class Watchdog:
         if self._thread is None:
             self._stopping = False
             self.parked = False
+            self._starvation.parks()  # until its first look, slices look for themselves
             self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
             self._thread.start()
 
@@ -74,9 +83,34 @@ class Watchdog:
         self._wake = allocate_lock()
         self._wake.acquire()
 
+    def attend(self, thread: LoopThread) -> int:
+        """A slice begins while the watchdog is parked or late. Called on the loop's thread.
+
+        Returns when the slice begins (perf_counter_ns), which may be later now.
+        """
+        started_ns = thread.started_ns
+        before = thread.glimpse
+        at_most_ns = NEVER
+        self.uvloop_turns.note_loop(thread)
+        if self.parked:
+            self.wake()
+        elif before is not None:
+            self._starvation.judge(started_ns)
+            at_most_ns = self._starvation.held_ns(before.at_ns)
+        try:
+            self._slices.begin_late(thread, before, at_most_ns)
+        except Exception:  # noqa: BLE001 - the border to the service: its callback is about to run
+            self._slices.fault()
+        if not thread.started_ns:
+            thread.started_ns = thread.beat[BEGUN] = started_ns = perf_counter_ns()
+        return started_ns
+
     def wake(self) -> None:
         """Let the parked thread look again. Called on a loop's thread: two releases of a lock at most, no waiting."""
         self.parked = False
+        clock = self._clock
+        if clock is not None:
+            self._starvation.sleeps_until(perf_counter_ns(), clock)
         try:
             self._wake.release()
         except RuntimeError:
@@ -84,15 +118,27 @@ class Watchdog:
             return
 
     def _run(self) -> None:
+        self._clock = clock = ThreadClock()
+        try:
+            self._look_on(clock)
+        finally:
+            self._starvation.begin_anew()
+            self._clock = None
+            clock.close()
+
+    def _look_on(self, clock: ThreadClock) -> None:
         past_cpu_ns = self.cpu_ns
+        starvation = self._starvation
         while not self._stopping:
             wait_ns = self._look_safely()
             self.cpu_ns = past_cpu_ns + thread_time_ns()
             if wait_ns is None:
                 self.parked = True
+                starvation.parks()
                 # A slice that began before it could see `parked` has nobody to wake: look once more.
                 if self._stopping or self._running():
                     self.parked = False
+                    starvation.due_ns = NEVER
                     continue
                 self._wake.acquire()
                 if self._stopping:
@@ -101,7 +147,9 @@ class Watchdog:
                 # Look at once: the GIL may have been held since the slice woke us. Then stay awake for a while: to be
                 # parked and woken between many short slices would cost the loop more than to look in vain.
                 wait_ns = self._look_safely() or self._armed_after_ns()
-            self._wake.acquire(timeout=max(wait_ns, _SHORTEST_SLEEP_NS) / 1e9)
+            wait_ns = max(wait_ns, _SHORTEST_SLEEP_NS)
+            starvation.sleeps_until(perf_counter_ns() + wait_ns, clock)
+            self._wake.acquire(timeout=wait_ns / 1e9)
 
     def _armed_after_ns(self) -> int:
         return max(_SHORTEST_ARM_NS, self._slices.threshold_ns // 2) if self.arm_ns is None else self.arm_ns
@@ -130,6 +178,8 @@ class Watchdog:
 
     def _look(self) -> int | None:
         """Sample what is old enough. How long until something else may be, None while no slice runs."""
+        held_ns = self._starvation.judge(perf_counter_ns())
+        self._starvation.note_cpu_times()
         arm_ns = self._armed_after_ns()
         wait_ns: int | None = None
         stalls = self._slices.stalls
@@ -140,6 +190,8 @@ class Watchdog:
         for thread in list(self._slices.threads.values()):
             started_ns = thread.started_ns
             if not started_ns:
+                if not held_ns:  # else the thread must find out itself whether it wanted to run
+                    self._glimpse(thread)
                 continue
             age_ns = perf_counter_ns() - started_ns
             next_ns = self._look_at(thread, started_ns, age_ns, arm_ns)
@@ -157,7 +209,7 @@ class Watchdog:
     def _look_at(self, thread: LoopThread, started_ns: int, age_ns: int, arm_ns: int) -> int:
         """Take the sample that is due. How long until the next one is."""
         if age_ns < arm_ns:
-            thread.glimpse = Moment(perf_counter_ns(), thread.clock.read())
+            self._glimpse(thread)
             return arm_ns - age_ns
         samples = thread.samples
         between_ns = max(self.interval_ns, age_ns // 16)
@@ -167,6 +219,10 @@ class Watchdog:
                 return due_ns
         self._sample(thread, started_ns)
         return between_ns
+
+    def _glimpse(self, thread: LoopThread) -> None:
+        thread.glimpse = seen = Moment(perf_counter_ns(), thread.clock.read())
+        self.uvloop_turns.looked(thread, seen)
 
     def _sample(self, thread: LoopThread, started_ns: int) -> None:
         samples = thread.samples

@@ -12,7 +12,7 @@ call named where there is none. What a verdict alone would hide is noted: a seco
 than the scenario's, a duration more than 10 % away.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.corpus.scenario import CALL, INNOCENT, Place, Scenario
@@ -23,6 +23,8 @@ SKIPPED, BROKEN = "skipped", "broken"
 
 PART_OF_DURATION = 0.6
 DURATION_TOLERANCE = 0.1
+INCONCLUSIVE_FROM_MS = 10.0
+"""A scenario whose threads waited longer for a CPU froze its loop in other ways than it says, or for longer."""
 SLICE_TOLERANCE_MS = 10.0
 """A slice is longer than its culprit: what else happens in it, on a machine that is busy."""
 
@@ -52,6 +54,8 @@ class Outcome:
     """What the stopwatch read: how long the culprit really took."""
     error: str | None = None
     skipped: str | None = None
+    queued_ms: float = 0.0
+    """How long the host let its threads wait for a CPU."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class Verdict:
 
     word: str
     notes: tuple[str, ...] = ()
+    queued_ms: float = field(default=0.0, compare=False)
 
     def __str__(self) -> str:
         return f"{self.word} ({'; '.join(self.notes)})" if self.notes else self.word
@@ -69,9 +74,18 @@ class Verdict:
         """Whether nothing is missing or wrong."""
         return self.word in (PINNED, SILENT) and not self.notes
 
+    @property
+    def conclusive(self) -> bool:
+        """Whether it tells of the detector, and not of a host that had no CPU for the scenario when it was due."""
+        return self.right or self.queued_ms < INCONCLUSIVE_FROM_MS
+
 
 def judge(scenario: Scenario, outcome: Outcome) -> Verdict:
     """What the detector deserves for the scenario."""
+    return replace(_judge(scenario, outcome), queued_ms=outcome.queued_ms)
+
+
+def _judge(scenario: Scenario, outcome: Outcome) -> Verdict:
     if outcome.skipped is not None:
         return Verdict(SKIPPED, (outcome.skipped,))
     if outcome.error is not None:
@@ -108,7 +122,7 @@ def _judge_call(scenario: Scenario, outcome: Outcome) -> Verdict:
 
 def _judge_freeze(scenario: Scenario, outcome: Outcome) -> Verdict:
     truth_ms = max(outcome.laps_ms, default=0.0)
-    slow = [one for one in outcome.observed if one.exceeded]
+    slow = [one for one in outcome.observed if one.exceeded and one.cause != "starved"]
     found = [one for one in slow if one.elapsed_ms is None or one.elapsed_ms >= PART_OF_DURATION * truth_ms]
     if not found:
         return Verdict(MISSED, (f"{max(one.elapsed_ms or 0 for one in slow):.0f} ms seen",) if slow else ())
@@ -161,13 +175,15 @@ def _is_at(place: Place, named: str) -> bool:
 def parse_outcome(lines: list[dict[str, Any]]) -> Outcome:
     """From what a run wrote: see worker.py."""
     observed, laps_ms, error, skipped, finished = [], [], None, None, False
+    queued_ms = 0.0
     for line in lines:
         if "observed" in line:
             observed.append(Observed(**line["observed"]))
         laps_ms += line.get("laps_ms", ())
         error = line.get("error", error)
         skipped = line.get("skipped", skipped)
+        queued_ms += line.get("queued_ms", 0.0)
         finished |= "finished" in line
     if not finished and error is None and skipped is None:
         error = "the process ended early"
-    return Outcome(observed, laps_ms, error, skipped)
+    return Outcome(observed, laps_ms, error, skipped, queued_ms)

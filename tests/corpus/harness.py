@@ -12,6 +12,7 @@ from tests.corpus.scenario import Scenario, stopwatch
 
 RUNNERS: dict[str, Callable[..., Any]] = {"asyncio": asyncio.run, "uvloop": uvloop.run}
 
+_TASKS = Path("/proc/self/task")
 Main = Callable[[], Coroutine[Any, Any, object]]
 
 
@@ -26,6 +27,7 @@ class Harness:
     def play(self, scenario: Scenario) -> None:
         """Prepare, set the detector up, run, and write down what it said."""
         prepared = () if scenario.prepare is None else (scenario.prepare(),)
+        queued_ms = _queued_ms()
         self.detector.set_up()
         try:
             if asyncio.iscoroutinefunction(scenario.function):
@@ -36,6 +38,7 @@ class Harness:
             if not isinstance(error, self.detector.raises):
                 raise
         self.deliver()
+        self.write(queued_ms=_queued_ms() - queued_ms)
         self.write(finished=True)
 
     def run(self, main: Main, *, task_name: str = "") -> None:
@@ -68,3 +71,10 @@ class Harness:
         """One line for whoever judges."""
         with self._output.open("a") as output:
             output.write(json.dumps(line) + "\n")
+
+
+def _queued_ms() -> float:
+    """How long the threads that live now were ready and had no CPU; 0 where the system does not tell."""
+    if not _TASKS.exists():
+        return 0.0
+    return sum(int((task / "schedstat").read_text().split()[1]) for task in _TASKS.iterdir()) / 1e6

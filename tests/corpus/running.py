@@ -4,7 +4,7 @@ import json
 import subprocess
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.corpus.expectation import BROKEN, DETECTED, MISSED, PINNED, SILENT, SKIPPED, Verdict, judge, parse_outcome
@@ -14,6 +14,8 @@ WORKER = Path(__file__).with_name("worker.py")
 PARALLEL = 2
 ATTEMPTS = 3
 """A host that gives its CPU to others makes any detector look bad: what is not right is tried again, for all alike."""
+MORE_ATTEMPTS = 3
+"""For what was inconclusive each time."""
 _ORDER = (BROKEN, "false alarm", MISSED, DETECTED, PINNED, SILENT, SKIPPED)
 
 
@@ -42,17 +44,22 @@ def run_corpus(
     given_up = set(no_second_chance)
     verdicts: Verdicts = {}
     remaining = {subject: list(names) for subject, names in wanted.items()}
-    for _ in range(ATTEMPTS):
+    for attempt in range(ATTEMPTS + MORE_ATTEMPTS):
         with ThreadPoolExecutor(PARALLEL) as pool:
             for subject, found in zip(
                 remaining, pool.map(lambda item: _run(scenarios, *item), remaining.items()), strict=True
             ):
                 for name, verdict in found.items():
                     before = verdicts.get((subject, name))
-                    verdicts[subject, name] = verdict if before is None else max(before, verdict, key=_rank)
+                    verdicts[subject, name] = verdict if before is None else _better(before, verdict)
+        conclusive_ends = attempt + 1 >= ATTEMPTS
         remaining = {
             subject: [
-                name for name in names if not _settled(verdicts[subject, name]) and (name, subject.loop) not in given_up
+                name
+                for name in names
+                if (name, subject.loop) not in given_up
+                and not _settled(verdicts[subject, name])
+                and not (conclusive_ends and verdicts[subject, name].conclusive)
             ]
             for subject, names in remaining.items()
         }
@@ -75,6 +82,11 @@ def _run(scenarios: dict[str, Scenario], subject: Subject, names: list[str]) -> 
 
 def _settled(verdict: Verdict) -> bool:
     return verdict.right or verdict.word == SKIPPED
+
+
+def _better(one: Verdict, other: Verdict) -> Verdict:
+    """The better of two; conclusive if either was."""
+    return replace(max(one, other, key=_rank), queued_ms=min(one.queued_ms, other.queued_ms))
 
 
 def _rank(verdict: Verdict) -> tuple[int, int]:

@@ -74,3 +74,9 @@ def test_innocents(observed, word):
 def test_what_broke_or_was_skipped_is_not_judged():
     assert judge(scenario(), Outcome([slow()], [], error="ValueError")) == Verdict("broken", ("ValueError",))
     assert judge(scenario(), Outcome([], [], skipped="needs x")) == Verdict("skipped", ("needs x",))
+
+
+def test_a_wrong_verdict_of_a_starved_scenario_proves_nothing():
+    assert not judge(scenario(), Outcome([], [60.0], queued_ms=50.0)).conclusive
+    assert judge(scenario(), Outcome([], [60.0], queued_ms=1.0)).conclusive
+    assert judge(scenario(), Outcome([slow()], [60.0], queued_ms=50.0)).conclusive

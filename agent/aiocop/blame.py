@@ -1,0 +1,153 @@
+"""Whose the time of a slice was: measured calls', another thread's, the host's, or that of lines the watchdog saw.
+
+Nothing here runs but for calls and slices above the threshold.
+"""
+
+import logging
+from typing import Any, Final
+
+from aiocop._stdlib import perf_counter_ns
+from aiocop.aggregate import Aggregate
+from aiocop.attribution import (
+    Moment,
+    Sample,
+    gil_wait_ns,
+    is_recent,
+    is_waiting,
+    may_have_computed,
+    shares,
+    starved_ns,
+    tells,
+    waited_ns,
+)
+from aiocop.callback_names import callback_code
+from aiocop.catalogue import CPU, GIL, WAIT
+from aiocop.loop_thread import LoopThread
+from aiocop.loop_threads import LoopThreads
+from aiocop.starvation import Starvation, switch_interval_ns
+from aiocop.traces import LOOP, UNKNOWN_HOLDER, Site, Traces
+
+_logger = logging.getLogger("aiocop")
+_UNSEEN_NS: Final = 1_000_000
+"""Time of a slow slice that no wrapper measured is attributed from here on; less is noise of the clocks."""
+
+
+class Blame(LoopThreads):
+    """The loop threads, and how the time of their slow slices is divided."""
+
+    def __init__(self, *, threshold_ns: int, traces: Traces, aggregate: Aggregate) -> None:
+        super().__init__(aggregate)
+        self.threshold_ns = threshold_ns
+        self.traces = traces
+        self.starvation = Starvation(traces)
+        self.shipping = False
+        """Whether slow events are queued for a shipper."""
+        self.faults = 0
+        """Slices that could not be accounted for."""
+
+    def fault(self) -> None:
+        """Count an exception of the agent's own, and log the first. Call it in an `except` clause."""
+        self.faults += 1
+        if self.faults == 1:
+            _logger.exception("aiocop failed to account for something; further faults are only counted")
+
+    # --- time that others took ----------------------------------------------------------------------------------------
+
+    def others_ns(self, thread: LoopThread, call_ns: int) -> int:
+        """Time of a long call, which just ended, that others took: the host, and who held the GIL, who is given it."""
+        try:
+            now = Moment(perf_counter_ns(), thread.clock.read())
+            stopped_ns = self.starvation.stopped_ns(now.at_ns - call_ns)
+            explained_ns = max(0, thread.nested_ns - call_ns) + stopped_ns
+            return stopped_ns + self._blame_holder(thread, now, call_ns - stopped_ns, explained_ns)
+        except Exception:  # noqa: BLE001 - the border to the service: our fault must not become the caller's
+            self.fault()
+            return 0
+
+    def _starved_ns(self, thread: LoopThread, ended: Moment, elapsed_ns: int) -> int:
+        idle_ns = min(waited_ns(thread.glimpse, ended), elapsed_ns - thread.nested_ns)
+        stopped_ns = self.starvation.stopped_ns(ended.at_ns - elapsed_ns, idle_ns)
+        return min(starved_ns(thread.glimpse, ended, elapsed_ns) + stopped_ns, elapsed_ns)
+
+    def _blame_holder(self, thread: LoopThread, now: Moment, at_most_ns: int, explained_ns: int) -> int:
+        """Give the time for which the running slice waited for the GIL to who held it, if it is much. How long."""
+        since = thread.glimpse
+        if since is None or not is_recent(since, thread.started_ns):
+            return 0
+        gil_ns = min(gil_wait_ns(since, now, switch_interval_ns(), explained_ns) - thread.gil_ns, at_most_ns)
+        if gil_ns < self.threshold_ns // 2:
+            return 0
+        return gil_ns if self._give_to_holder(thread, since.at_ns, gil_ns) else 0
+
+    def _give_to_holder(self, thread: LoopThread, since_ns: int, gil_ns: int) -> bool:
+        """Give it time since then. False where nothing but the thread's own times speaks for a holder."""
+        stack = self.starvation.holder(thread.ident, since_ns, gil_ns)
+        if not stack and not self.starvation.held_ns(since_ns):
+            return False
+        thread.gil_ns += gil_ns
+        site = self.traces.site(GIL, stack) if stack else self.traces.pseudo_site(GIL, UNKNOWN_HOLDER)
+        self._give(thread, site, gil_ns)
+        if self.shipping and stack:
+            self.traces.keep_trace(site, stack)
+        return True
+
+    # --- time that nobody measured ------------------------------------------------------------------------------------
+
+    def _attribute_unmeasured(
+        self,
+        thread: LoopThread,
+        rest_ns: int,
+        elapsed_ns: int,
+        ended: Moment,
+        samples: list[Sample],
+        callback: Any,
+    ) -> None:
+        """Divide the time no wrapper measured among the lines the watchdog saw, by how long it saw them."""
+        if rest_ns < _UNSEEN_NS:
+            return
+        free = [sample for sample in samples if not sample.measured and tells(sample)]
+        if not free:
+            # Nobody looked, or only at measured calls. What is worth a report is the callback's own doing.
+            if rest_ns >= self.threshold_ns // 2 and may_have_computed(thread.glimpse, ended, rest_ns // 2):
+                self._give(thread, self._callback_site(callback), rest_ns)
+            return
+        excused_ns = thread.gil_ns + self.starvation.stopped_ns(thread.started_ns)
+        waiting = is_waiting(samples, ended, elapsed_ns, excused_ns)
+        given: dict[int, int] = {}
+        sites: dict[int, Site] = {}
+        for sample, share_ns in shares(free, rest_ns, thread.started_ns, elapsed_ns):
+            site = self._site_of_sample(thread, sample, waiting=waiting)
+            identifier = site.definition.site_id
+            sites[identifier] = site
+            given[identifier] = given.get(identifier, 0) + share_ns
+            if self.shipping:
+                self.traces.keep_trace(site, sample.stack)
+        for identifier, blocked_ns in given.items():
+            self._give(thread, sites[identifier], blocked_ns)
+
+    def _site_of_sample(self, thread: LoopThread, sample: Sample, *, waiting: bool) -> Site:
+        site = self.traces.site(WAIT if waiting else CPU, sample.stack)
+        unmeasured = thread.last_unmeasured
+        if unmeasured is not None and unmeasured.site.call_site == site.call_site:
+            return unmeasured.site
+        return site
+
+    def _give(self, thread: LoopThread, site: Site, blocked_ns: int) -> None:
+        if site.rule is not None:
+            site.rule.matches += 1
+            return
+        counters = thread.counters(site, self.aggregate.other)
+        if counters.slice_started_ns == thread.started_ns and counters.slice_count:
+            thread.add_time(counters, blocked_ns)
+        else:
+            thread.record(counters, blocked_ns)
+
+    def _callback_site(self, callback: Any) -> Site:
+        found = callback_code(callback)
+        if found is None or callback is nothing:
+            return self.traces.pseudo_site(CPU, LOOP)
+        return self.traces.function_site(CPU, *found)
+
+
+def nothing() -> None:
+    """Scheduled so that a callback runs soon; its slice closes the implicit one."""

@@ -1,0 +1,173 @@
+"""What keeps ready threads from running: another thread that holds the GIL, or the host that stopped the process.
+
+The watchdog asks to be woken at a known time. When it comes late, its own thread's times tell why: it was ready and had
+no CPU (the host is busy), it asked for the GIL again and again (some thread held it), or neither: nobody of the process
+ran at all, it was stopped. Whether a loop's thread was among those that wanted to run, that thread's times tell
+(attribution.gil_wait_ns); who held the GIL, the CPU time of the process's other threads.
+
+Who writes what. Whoever notices first that the watchdog is late, the watchdog itself or a loop's thread at the end of a
+wait, calls `judge`; it runs under the GIL, and a second one finds nothing left to judge.
+"""
+
+import sys
+import threading
+from collections import deque
+from typing import Final, NamedTuple
+
+from aiocop._stdlib import current_frames, perf_counter_ns
+from aiocop.attribution import Moment, gil_wait_ns
+from aiocop.thread_clock import ThreadClock, cpu_ns
+from aiocop.traces import StackFrame, Traces
+
+NEVER: Final = 1 << 62
+OWN_THREADS: Final = "aiocop-"
+"""How the names of the agent's own threads begin."""
+_LATE_NS: Final = 10_000_000
+"""A watchdog that comes later than this is looked into."""
+_STOPPED_FROM_NS: Final = 10_000_000
+_MAX_STOPS: Final = 8
+_MAX_WORKERS: Final = 3
+_NOTE_EVERY_NS: Final = 50_000_000
+_NOTE_EVERY_PER_THREAD_NS: Final = 1_000_000
+"""CPU times are noted so rarely that a thread more costs about 1.5 µs in a millisecond of these."""
+
+
+class _Hold(NamedTuple):
+    """The GIL was held until then."""
+
+    until_ns: int
+    held_ns: int
+    by: list[tuple[int, list[StackFrame]]]
+    """Who may have held it, the likeliest first: a thread's ident, and where it was."""
+
+
+class _Stop(NamedTuple):
+    """The process was stopped until then: at least so long, since the watchdog was due, and at most since it slept."""
+
+    until_ns: int
+    stopped_ns: int
+    at_most_ns: int
+
+
+class Starvation:
+    """How late the watchdog is, and why."""
+
+    def __init__(self, traces: Traces) -> None:
+        self.due_ns = NEVER
+        """When the watchdog is noticeably late. Read at the start of every slice; 0 while it is parked: the first slice
+        wakes it."""
+        self._traces = traces
+        self._asleep: tuple[int, Moment, ThreadClock] | None = None
+        """When the watchdog wants to be woken, its times when it went to sleep, and its clock."""
+        self._hold = _Hold(0, 0, [])
+        self._stops: deque[_Stop] = deque(maxlen=_MAX_STOPS)
+        self._cpu_ns: dict[int, int] = {}
+        """CPU time of the process's threads by native id, when it was noted last."""
+        self._noted_ns = 0
+
+    def begin_anew(self) -> None:
+        """Forget everything: after stop(), and in a forked child, whose threads are others."""
+        self.due_ns = NEVER
+        self._asleep = None
+        self._hold = _Hold(0, 0, [])
+        self._stops.clear()
+        self._cpu_ns = {}
+        self._noted_ns = 0
+
+    # --- the watchdog's thread ----------------------------------------------------------------------------------------
+
+    def sleeps_until(self, wake_ns: int, clock: ThreadClock) -> None:
+        """The watchdog is about to sleep; or it is woken, on a loop's thread, and wants to run at once."""
+        self._asleep = (wake_ns, Moment(perf_counter_ns(), clock.read()), clock)
+        self.due_ns = wake_ns + _LATE_NS
+
+    def parks(self) -> None:
+        """The watchdog sleeps until it is woken."""
+        self._asleep = None
+        self.due_ns = 0
+
+    def note_cpu_times(self) -> None:
+        """Note the CPU times of all threads, so that the one that works next can be told. At most every 50 ms."""
+        now_ns = perf_counter_ns()
+        if now_ns >= self._noted_ns + _NOTE_EVERY_NS + len(self._cpu_ns) * _NOTE_EVERY_PER_THREAD_NS:
+            self._cpu_ns = {thread.native_id: cpu_ns(thread.native_id) for thread in _threads() if thread.native_id}
+            self._noted_ns = now_ns
+
+    # --- any thread ---------------------------------------------------------------------------------------------------
+
+    def judge(self, now_ns: int) -> int:
+        """Find out why the watchdog is late, if it is; for how long somebody held the GIL from it."""
+        asleep = self._asleep
+        if asleep is None or now_ns < asleep[0] + _LATE_NS:
+            return 0
+        wake_ns, before, clock = asleep
+        late_ns = now_ns - wake_ns
+        after = Moment(now_ns, clock.read())
+        # It may come still later: that will be judged by itself.
+        self._asleep = (now_ns, after, clock)
+        self.due_ns = now_ns + _LATE_NS
+        if before.times is None or after.times is None:
+            return 0
+        rest_ns = late_ns - after.times.queued_ns + before.times.queued_ns
+        gil_ns = min(gil_wait_ns(before, after, switch_interval_ns()), max(rest_ns, 0))
+        if rest_ns - gil_ns >= _STOPPED_FROM_NS:
+            stopped_ns = rest_ns - gil_ns
+            self._stops.append(_Stop(now_ns, stopped_ns, stopped_ns + max(0, wake_ns - before.at_ns)))
+        if gil_ns < _LATE_NS:
+            return 0
+        self._hold = _Hold(now_ns, gil_ns, self._workers(gil_ns // 4))
+        self.due_ns = 0  # each loop finds out at its next slice whether it wanted to run meanwhile
+        return gil_ns
+
+    def stopped_ns(self, since_ns: int, waited_ns: int = 0) -> int:
+        """Time since then in which the process was stopped, as far as is known.
+
+        `waited_ns` is how long the asking thread did not run since then without anything that it waited for.
+        """
+        now_ns = perf_counter_ns()
+        if now_ns >= self.due_ns:
+            self.judge(now_ns)
+        stops = [stop for stop in list(self._stops) if stop.until_ns > since_ns]
+        at_least_ns = sum([min(stop.stopped_ns, stop.until_ns - since_ns) for stop in stops])
+        at_most_ns = sum([min(stop.at_most_ns, stop.until_ns - since_ns) for stop in stops])
+        return max(at_least_ns, min(at_most_ns, waited_ns))
+
+    def held_ns(self, since_ns: int) -> int:
+        """How long the GIL was held last, if that was since then."""
+        return self._hold.held_ns if self._hold.until_ns >= since_ns else 0
+
+    def holder(self, waiting: int, since_ns: int, gil_ns: int) -> list[StackFrame]:
+        """The stack of the thread that held the GIL for most of `gil_ns` since then, while thread `waiting` waited.
+
+        Empty where nobody is left who worked at least a quarter of it: on a busy host, the holder waits for a CPU too.
+        """
+        noticed = self._hold.by if self._hold.until_ns >= since_ns else []
+        for ident, stack in (*noticed, *self._workers(gil_ns // 4)):
+            if ident != waiting and stack:
+                return stack
+        return []
+
+    def _workers(self, at_least_ns: int) -> list[tuple[int, list[StackFrame]]]:
+        """The threads that worked most since the CPU times were noted, by ident, and where they are."""
+        noted = self._cpu_ns
+        worked = [
+            (cpu_ns(thread.native_id) - noted.get(thread.native_id, 0), thread.ident)
+            for thread in _threads()
+            if thread.ident and thread.native_id
+        ]
+        frames = current_frames()
+        stack, depth = self._traces.stack, self._traces.looked_depth
+        busiest = sorted([item for item in worked if item[0] >= at_least_ns], reverse=True)[:_MAX_WORKERS]
+        return [(ident, stack(frames.get(ident), depth)) for _, ident in busiest]
+
+
+def switch_interval_ns() -> int:
+    """How long a thread waits for the GIL before it asks for it."""
+    return int(sys.getswitchinterval() * 1e9)
+
+
+def _threads() -> list[threading.Thread]:
+    # Not threading.enumerate(): it takes a lock, and this may run on a loop's thread. A list of a dict's values is one
+    # step under the GIL.
+    every = list(threading._active.values())  # type: ignore[attr-defined] # noqa: SLF001 - as said
+    return [thread for thread in every if not thread.name.startswith(OWN_THREADS)]

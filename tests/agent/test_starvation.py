@@ -1,0 +1,100 @@
+"""Who kept a ready thread from running: told from threads' times, and by real threads that hold the GIL."""
+
+import asyncio
+import re
+import threading
+import time
+
+import pytest
+from tests.support.detecting import LOOPS, detecting, line_of
+from tests.support.waiting import DEADLINE_S, wait_until
+
+from aiocop.attribution import Moment, gil_wait_ns, starved_ns
+from aiocop.starvation import NEVER, Starvation
+from aiocop.thread_clock import ThreadClock, ThreadTimes, cpu_ns
+
+MS = 1_000_000
+
+
+def moment(at_ms, cpu_ms, queued_ms, runs):
+    return Moment(at_ms * MS, ThreadTimes(cpu_ms * MS, queued_ms * MS, runs))
+
+
+@pytest.mark.parametrize(
+    ("after", "explained_ms", "expected_ms"),
+    [
+        (moment(100, 0, 0, 1), 0, 0),  # one long wait for something else
+        (moment(100, 0, 0, 21), 0, 100),  # asked every 5 ms
+        (moment(100, 0, 40, 14), 0, 60),  # the same on a busy host
+        (moment(100, 80, 0, 10), 0, 0),  # a worker that was preempted now and then
+        (moment(100, 0, 0, 8), 0, 0),  # took the GIL in passing, and waited for something else
+        (moment(100, 0, 0, 8), 60, 40),  # of which most is known
+    ],
+)
+def test_the_wake_ups_tell_a_wait_for_the_gil_from_others(after, explained_ms, expected_ms):
+    assert gil_wait_ns(moment(0, 0, 0, 0), after, 5 * MS, explained_ms * MS) == expected_ms * MS
+
+
+def test_without_times_nothing_is_claimed():
+    unknown = Moment(0, None)
+    assert gil_wait_ns(None, moment(100, 0, 0, 30), 5 * MS) == 0
+    assert gil_wait_ns(unknown, moment(100, 0, 0, 30), 5 * MS) == 0
+    assert starved_ns(unknown, moment(100, 0, 90, 30), 100 * MS) == 0
+
+
+def test_the_cpu_time_of_any_thread_can_be_asked_for():
+    clock = ThreadClock()
+    before_ns = cpu_ns(threading.get_native_id())
+    until = time.thread_time() + 0.01
+    while time.thread_time() < until:
+        pass
+    assert cpu_ns(threading.get_native_id()) - before_ns >= 9 * MS
+    clock.close()
+    thread = threading.Thread(target=int)
+    thread.start()
+    thread.join()
+    wait_until(lambda: cpu_ns(thread.native_id) == 0, "the kernel forgets the thread")
+
+
+def test_a_watchdog_that_is_on_time_or_parked_is_not_judged():
+    starvation = Starvation(traces=None)
+    clock = ThreadClock()
+    assert starvation.due_ns == NEVER
+    starvation.parks()
+    assert starvation.due_ns == 0
+    starvation.sleeps_until(time.perf_counter_ns() + 10**12, clock)
+    assert starvation.judge(time.perf_counter_ns()) == 0
+    assert starvation.stopped_ns(0) == 0
+    clock.close()
+
+
+@pytest.mark.parametrize("loop", list(LOOPS))
+def test_the_line_that_holds_the_gil_elsewhere_is_named(loop):
+    pattern = re.compile(r"(a+)+b")
+
+    def holds():
+        # It goes on, as a pool's worker does: some hold is long enough, and looked at in time.
+        while not done.is_set():
+            pattern.search("a" * 20)
+
+    async def ticks():
+        deadline = time.monotonic() + DEADLINE_S
+        while not blamed(events) and time.monotonic() < deadline:
+            await asyncio.sleep(0.001)
+
+    def blamed(events):
+        return [event for event in events if event.cause == "gil" and "holds" in event.call_site]
+
+    done = threading.Event()
+    with detecting(threshold_ms=20) as events:
+        thread = threading.Thread(target=holds)
+        thread.start()
+        try:
+            LOOPS[loop](ticks())
+        finally:
+            done.set()
+            thread.join()
+    event = blamed(events)[0]
+    line = line_of(holds, "pattern.search")
+    assert f"test_starvation.py:{line}:" in event.call_site
+    assert event.reason == "cpu_blocking"
