@@ -9,8 +9,9 @@ from bisect import bisect_right
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from aiocop._stdlib import get_ident
+from aiocop._stdlib import get_ident, perf_counter_ns
 from aiocop.aggregate import CounterTable, SiteCounters
+from aiocop.attribution import Moment
 from aiocop.heartbeat import private_slot
 from aiocop.thread_clock import ThreadClock
 from aiocop_wire import UPPER_EDGES_NS
@@ -18,7 +19,7 @@ from aiocop_wire import UPPER_EDGES_NS
 if TYPE_CHECKING:
     from weakref import ref
 
-    from aiocop.attribution import Moment, Sample
+    from aiocop.attribution import Sample
     from aiocop.blocking_calls import BlockingCall, TracedCalls
     from aiocop.catalogue import Operation
 
@@ -78,7 +79,7 @@ class LoopThread(CounterTable):
         """What a collector on this host can read of this thread: the start of its last slice, and the site entered last
         (aiocop_wire.heartbeat). Never kept in a local variable: a forked child and stop() put another in its place."""
         self.clock = ThreadClock()
-        self.glimpse: Moment | None = None
+        self.glimpse: Moment | None = Moment(perf_counter_ns(), self.clock.read())
         """The thread's times when it was last looked at between slices, in a young one, or when a slow one ended.
         Written by the watchdog, and by the thread itself where the watchdog was parked or late."""
         self.loop = ""
