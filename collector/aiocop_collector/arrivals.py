@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from aiocop_wire import Farewell, Frame, Identity, Report, SiteDefinition, Stall, TraceDefinition
+from aiocop_wire import Controlled, Farewell, Frame, Identity, Report, SiteDefinition, Stall, TraceDefinition
 
 Transport = Literal["unix", "udp"]
 StallState = Literal["frozen", "died", "ended"]
@@ -75,3 +75,7 @@ class Arrival:
     stalls: tuple[StallSighting, ...] = ()
     running: frozenset[int] | None = None
     """The slices that run in the agent, where its heartbeat tells: a stall of any other has ended."""
+    allows_control: bool | None = None
+    """Whether the agent lets itself be controlled, where it said so or not: in its hello."""
+    controlled: Controlled | None = None
+    """What is in force in the agent."""

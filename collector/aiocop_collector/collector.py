@@ -11,7 +11,7 @@ from aiocop_collector.config_file import read_config
 from aiocop_collector.counters import Counters
 from aiocop_collector.errors import CollectorError
 from aiocop_collector.metrics import Metrics
-from aiocop_collector.receive import Heartbeats, UdpReceiver, UnixReceiver
+from aiocop_collector.receive import Controls, Heartbeats, UdpReceiver, UnixReceiver
 from aiocop_collector.rules_file import RulesFile
 from aiocop_collector.settings import Settings
 from aiocop_collector.sockets import bind_udp, bind_unix, default_unix_address
@@ -59,6 +59,7 @@ class Collector:
             election=self.election,
         )
         self.heartbeats = Heartbeats(self.store, self.counters)
+        self.controls = Controls(self.engine)
         self.receivers: list[UnixReceiver | UdpReceiver] = []
         self._ending: set[asyncio.Task[None]] = set()
         self._held = contextlib.ExitStack()
@@ -76,6 +77,7 @@ class Collector:
             self.election.start()
             self.store.start()
             self.heartbeats.start()
+            self.controls.start()
             self.courier.start()
             if self._rules_file is not None:
                 follow = self._rules_file.follow(self.store.use_rules)
@@ -99,6 +101,7 @@ class Collector:
             self._following.cancel()
             await asyncio.wait([self._following])
         await self.heartbeats.stop()
+        await self.controls.stop()
         await self.courier.stop()
         committed = await self.store.stop(STOP_TIMEOUT_S)
         await self.election.stop()
@@ -139,5 +142,5 @@ class Collector:
     def _bind(self, address: Address) -> UnixReceiver | UdpReceiver:
         if isinstance(address, UnixAddress):
             bound = bind_unix(address, mode=self._settings.socket_mode, group=self._settings.socket_group)
-            return UnixReceiver(bound, address, self.store, self.counters, self.heartbeats)
+            return UnixReceiver(bound, address, self.store, self.counters, self.heartbeats, self.controls)
         return UdpReceiver(bind_udp(address), self.store, self.counters, key=self._udp_key)

@@ -69,6 +69,7 @@ async def test_agents_say_who_they_are_and_what_became_of_their_reports(api, fle
     processes = {one.process.agent_id: one.process for one in fleet.calls}
     assert answer["total"] == len(processes)
     assert {agent["id"] for agent in answer["agents"]} == processes.keys()
+    in_force = {"revision": 3, "active": False, "threshold_ms": 5.0, "trace_depth": 7, "refused": "why"}
     for agent in answer["agents"]:
         process = processes[agent["id"]]
         minutes = [one.minute_s for one in fleet.calls if one.process == process]
@@ -100,6 +101,13 @@ async def test_agents_say_who_they_are_and_what_became_of_their_reports(api, fle
             "agent_cpu_ms": 4.567,
             "overhead": None if process.pid % 2 else OVERHEAD,
             "stalls": [],
+            "control": {
+                "reachable": False,
+                "unreachable": "udp" if transport == "udp" else "gone",
+                "wanted": {"active": None, "threshold_ms": None, "trace_depth": None},
+                "revision": 0,
+                "in_force": None if transport == "udp" else in_force | {"at": rfc3339(min(minutes))},
+            },
         }
     seen = [agent["last_seen"] for agent in answer["agents"]]
     assert seen == sorted(seen, reverse=True)

@@ -11,7 +11,7 @@ EXAMPLES = 15
 OPERATIONS = (
     "GET /healthz", "GET /readyz", "GET /metrics", "GET /hotspots", "GET /hotspots/{hotspot_id}",
     "GET /hotspots/{hotspot_id}/timeline", "PATCH /hotspots/{hotspot_id}", "GET /diff", "GET /services",
-    "GET /operations", "GET /agents", "GET /stalls",
+    "GET /operations", "GET /agents", "GET /stalls", "PATCH /services/{name}", "PATCH /agents/{agent_id}",
 )  # fmt: skip
 
 

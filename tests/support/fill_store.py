@@ -128,6 +128,7 @@ def _agent_row(process: Process, service: int, release: int, at_ms: int) -> dict
         "slices": 99,
         "agent_cpu_us": 4567,
         "overhead": OVERHEADS[process.pid % 2],
+        "control": None if process.pid % 2 else json.dumps([True, [3, False, 5_000, 7, "why"], at_ms]),
     }
 
 

@@ -4,7 +4,8 @@ from typing import Any, Final, Literal
 
 from pydantic import ConfigDict, Field
 
-from aiocop_collector.answers.models import Answer, Status, Totals, WindowAnswer
+from aiocop_collector.answers.base import Answer
+from aiocop_collector.answers.models import Status, Totals, WindowAnswer
 
 Verdict = Literal["worse", "better", "same", "unknown"]
 

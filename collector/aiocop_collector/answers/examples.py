@@ -58,4 +58,5 @@ EXAMPLE_DETAIL: Final[dict[str, Any]] = {
     "traces": [],
     "agents": [],
     "slow_events": [],
+    "captures": [],
 }

@@ -4,24 +4,18 @@ Times are RFC 3339 in UTC (`…Z`), durations milliseconds (`_ms`), ids sixteen 
 percentiles come from histograms (within 10 % from 1 ms on, 0.1 ms below).
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from aiocop_collector.answers.base import Answer, FrameAnswer, HistoryEntry, Time, Values
+from aiocop_collector.answers.control import AgentControl, CaptureAnswer, ServiceControl
 from aiocop_collector.answers.examples import EXAMPLE_DETAIL, EXAMPLE_HOTSPOT, EXAMPLE_WINDOW
 
-Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 Status = Literal["open", "regressed", "resolved", "ignored"]
 Reason = Literal["io_blocking", "cpu_blocking"]
 SeverityLevel = Literal["high", "medium", "low"]
 GroupBy = Literal["call_site", "entry_point", "operation", "fingerprint", "line", "service", "release"]
-FrameKind = Literal["application", "library", "standard"]
-
-
-class Answer(BaseModel):
-    """What all answers share: they are never changed once made."""
-
-    model_config = ConfigDict(frozen=True)
 
 
 class WindowAnswer(Answer):
@@ -106,13 +100,6 @@ class HotspotsAnswer(Answer):
     hotspots: list[HotspotGroup | Hotspot]
 
 
-class FrameAnswer(Answer):
-    path: str
-    line: int
-    function: str
-    kind: FrameKind
-
-
 class SiteAnswer(Totals):
     """One (operation, fingerprint) of a hotspot."""
 
@@ -175,9 +162,6 @@ class HotspotAgent(Answer):
     last_seen: Time
 
 
-Values = dict[str, str | int | float | bool | None]
-
-
 class SlowSiteAnswer(Answer):
     """A site's part in a slow event. The site may belong to another hotspot."""
 
@@ -207,17 +191,7 @@ class SlowEventAnswer(Answer):
     gc_ms: float
     sites: list[SlowSiteAnswer]
     context: Values = Field(description="What the service lets slow events say of the request, such as its route.")
-
-
-class HistoryEntry(Answer):
-    """One change of a decision."""
-
-    at: Time
-    who: str = Field(
-        description="Name of the token, `local` where none is needed, `collector` where activity decided, "
-        "`rules` where a rule did."
-    )
-    changes: dict[str, tuple[str | int | None, str | int | None]] = Field(description="Field to before and after.")
+    capture: str | None = Field(description="Id of the capture that it answered, among the hotspot's `captures`.")
 
 
 class HotspotDetail(Hotspot):
@@ -245,6 +219,9 @@ class HotspotDetail(Hotspot):
     traces: list[TraceAnswer] = Field(description="The most recently seen, at most 100.")
     agents: list[HotspotAgent] = Field(description="The most recently seen, at most 1000.")
     slow_events: list[SlowEventAnswer] = Field(description="The most recent, at most 50.")
+    captures: list[CaptureAnswer] = Field(
+        description="Slices that were asked for in detail, the latest first, at most 20."
+    )
 
 
 class TimelineBucket(Totals):
@@ -271,6 +248,7 @@ class ServiceAnswer(Answer):
     count: int
     blocked_ms: float
     agents: int = Field(description="Processes that reported in the window.")
+    control: ServiceControl
     first_seen: Time
     last_seen: Time
 
@@ -390,6 +368,7 @@ class AgentAnswer(Answer):
     agent_cpu_ms: float = Field(description="CPU time of the agent's own threads.")
     overhead: OverheadAnswer | None = Field(description="Null for an agent that does not tell.")
     stalls: list[StallInProgress] = Field(description="Loops of it that are frozen now, longest first.")
+    control: AgentControl
 
 
 class AgentsAnswer(Answer):

@@ -12,6 +12,7 @@ from aiocop_collector.queries import (
     DiffQuestion,
     FleetQuestion,
     HotspotsQuestion,
+    SettingsChange,
     StallsQuestion,
 )
 from aiocop_collector.queries.filters import Filters
@@ -162,6 +163,15 @@ class StallsParameters(FleetParameters):
         )
 
 
+class ServiceSettingsParameters(Parameters):
+    """`PATCH /services/{name}`."""
+
+    environment: Text | None = Field(
+        None,
+        description="Only this one; empty: agents that name none. Default: all without settings of their own.",
+    )
+
+
 class NoParameters(Parameters):
     """Where nothing can be asked beyond the path."""
 
@@ -204,3 +214,53 @@ class DecisionBody(Parameters):
 
     def decision(self) -> Decision:
         return Decision(self.status, self.release, self.until, self.below_ms_per_hour, self.note, self.owner)
+
+
+class SettingsBody(Parameters):
+    """What all settings share: what is left out stays as it is, null takes it back."""
+
+    active: bool | None = Field(None, description="false: pause. The agent measures nothing and stays connected.")
+    threshold_ms: float | None = Field(
+        None, ge=1, le=600_000, description="Slices that hold their loop longer than this are slow."
+    )
+    trace_depth: int | None = Field(
+        None, ge=1, le=64, description="Frames of a trace that are kept, those of application code aside."
+    )
+    capture: Text | None = Field(
+        None,
+        description="Id of a hotspot: show its next slow slice in detail, once, within an hour. null: wait no more.",
+    )
+
+    def change(self) -> SettingsChange:
+        given = self.model_dump(include=self.model_fields_set - {"capture"})
+        return SettingsChange(given, "capture" in self.model_fields_set, self.capture)
+
+
+class AgentSettingsBody(SettingsBody):
+    """`PATCH /agents/{agent_id}`."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={"examples": [{"trace_depth": 64, "capture": "9f2c61b0a4d7e835"}, {"active": None}]},
+    )
+
+
+class ServiceSettingsBody(SettingsBody):
+    """`PATCH /services/{name}`."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={
+            "examples": [{"active_share": 0.1}, {"threshold_ms": 10, "trace_depth": None}, {"active": False}]
+        },
+    )
+
+    active_share: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Which part of the agents is active, the others are paused; takes the place of `active`. Chosen by "
+        "their ids: raising it keeps those that are.",
+    )

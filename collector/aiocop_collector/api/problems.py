@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
-from aiocop_collector.queries.errors import BadParameterError, QuestionError, UnknownHotspotError
+from aiocop_collector.queries.errors import BadParameterError, QuestionError, UnknownAgentError, UnknownHotspotError
 from aiocop_collector.store.database import reason_of
 
 _DATABASE_TROUBLE: Final = (DBAPIError, PoolTimeoutError, sqlite3.Error, OSError)
@@ -83,7 +83,7 @@ async def _on_invalid_request(request: Request, error: Exception) -> JSONRespons
 
 
 async def _on_question_error(_request: Request, error: Exception) -> JSONResponse:
-    if isinstance(error, UnknownHotspotError):
+    if isinstance(error, (UnknownHotspotError, UnknownAgentError)):
         return problem(HTTPStatus.NOT_FOUND, str(error))
     errors = []
     if isinstance(error, BadParameterError):

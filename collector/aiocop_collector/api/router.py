@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Depends, Path, Query, Request, Response
 
+from aiocop_collector.answers.control import AgentSettingsAnswer, ServiceSettingsAnswer
 from aiocop_collector.answers.diff import DiffAnswer
 from aiocop_collector.answers.models import (
     AgentsAnswer,
@@ -17,18 +18,25 @@ from aiocop_collector.answers.models import (
 )
 from aiocop_collector.api.entity_tags import CACHEABLE
 from aiocop_collector.api.parameters import (
+    AgentSettingsBody,
     AgentsParameters,
     DecisionBody,
     DiffParameters,
     FleetParameters,
     HotspotsParameters,
     NoParameters,
+    ServiceSettingsBody,
+    ServiceSettingsParameters,
     StallsParameters,
+    Text,
     WindowParameters,
 )
 from aiocop_collector.api.problems import problem_responses
 from aiocop_collector.queries import Queries
+from aiocop_wire.limits import MAX_NAME
 
+ServiceName = Annotated[Text, Path(min_length=1, max_length=MAX_NAME, description="As agents say.", examples=["shop"])]
+AgentId = Annotated[str, Path(description="As in GET /agents.", examples=["0123456789abcdef0123456789abcdef"])]
 HotspotId = Annotated[str, Path(description="As in GET /hotspots.", examples=["9f2c61b0a4d7e835"])]
 
 _UNPROCESSABLE = HTTPStatus(422)
@@ -91,6 +99,20 @@ def build_router(queries: Queries) -> APIRouter:
         """One row per service and environment, by blocked time."""
         return await queries.services(parameters.question())
 
+    @router.patch("/services/{name:path}", tags=["fleet"], summary="Control a service's agents", responses=of_one)
+    async def patch_service(
+        name: ServiceName,
+        body: Annotated[ServiceSettingsBody, Body()],
+        parameters: Annotated[ServiceSettingsParameters, Query()],
+        request: Request,
+    ) -> ServiceSettingsAnswer:
+        """Pause its agents or part of them, change their threshold and trace depth, ask for a capture of a hotspot.
+
+        Settings are remembered, for agents that connect later and for services nobody has seen yet. They reach agents
+        that report over a Unix socket and were started with remote control.
+        """
+        return await queries.control_service(name, parameters.environment, body.change(), who_asks(request))
+
     @router.get("/operations", tags=["fleet"], summary="Blocking operations across the fleet")
     async def get_operations(parameters: Annotated[FleetParameters, Query()]) -> OperationsAnswer:
         """One row per operation, by blocked time."""
@@ -100,6 +122,16 @@ def build_router(queries: Queries) -> APIRouter:
     async def get_agents(parameters: Annotated[AgentsParameters, Query()]) -> AgentsAnswer:
         """Identity and delivery of each agent: reports received, lost and sent twice, what it had to drop."""
         return await queries.agents(parameters.question())
+
+    @router.patch("/agents/{agent_id}", tags=["fleet"], summary="Control one agent", responses=of_one)
+    async def patch_agent(
+        agent_id: AgentId,
+        body: Annotated[AgentSettingsBody, Body()],
+        _parameters: Annotated[NoParameters, Query()],
+        request: Request,
+    ) -> AgentSettingsAnswer:
+        """The same for one process; what is set here wins over its service's settings."""
+        return await queries.control_agent(agent_id, body.change(), who_asks(request))
 
     @router.get("/stalls", tags=["fleet"], summary="Loops that are frozen now")
     async def get_stalls(parameters: Annotated[StallsParameters, Query()]) -> StallsAnswer:

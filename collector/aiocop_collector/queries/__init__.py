@@ -1,5 +1,6 @@
 """From the database to answers: ranking by counters first, histograms and details only for what a page shows."""
 
+from aiocop_collector.queries.control import SettingsChange
 from aiocop_collector.queries.diff import DiffQuestion
 from aiocop_collector.queries.fleet import AgentsQuestion, FleetQuestion
 from aiocop_collector.queries.hotspots import HotspotsQuestion
@@ -14,5 +15,6 @@ __all__ = [
     "FleetQuestion",
     "HotspotsQuestion",
     "Queries",
+    "SettingsChange",
     "StallsQuestion",
 ]

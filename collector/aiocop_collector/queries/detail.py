@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from aiocop_collector.answers.models import EntryPointTotals, HotspotDetail, LineTotals, ReleaseTotals, SiteAnswer
 from aiocop_collector.notation import to_rfc3339
 from aiocop_collector.queries import evidence
+from aiocop_collector.queries.captures import captures_at
 from aiocop_collector.queries.errors import UnknownHotspotError
 from aiocop_collector.queries.filters import IGNORED, STATUSES, Filters
 from aiocop_collector.queries.groupings import GROUPINGS
@@ -23,7 +24,7 @@ from aiocop_collector.queries.triage import find_hotspot, verdict_of
 from aiocop_collector.queries.windows import Window, parse_window
 from aiocop_collector.store.horizons import load_horizons
 from aiocop_collector.store.ids import to_hex
-from aiocop_collector.store.schema import hotspots, releases, services, sites
+from aiocop_collector.store.schema import captures, hotspots, releases, services, sites
 
 T = TypeVar("T")
 
@@ -87,6 +88,7 @@ async def ask_hotspot(
         traces=await evidence.traces_of(connection, hotspot.id),
         agents=await evidence.agents_of(connection, hotspot.id, window),
         slow_events=await evidence.slow_events_of(connection, hotspot.id, window),
+        captures=await captures_at(connection, captures.c.hotspot_id == hotspot.id, int(now_s * 1000)),
     )
 
 

@@ -2,7 +2,8 @@
 
 QuestionError               the root; the API answers each one with an RFC 9457 problem document
 ├── BadParameterError       a parameter's value cannot be used: 422, naming the parameter
-└── UnknownHotspotError     no hotspot has this id: 404
+├── UnknownHotspotError     no hotspot has this id: 404
+└── UnknownAgentError       no agent has this id: 404
 """
 
 
@@ -24,3 +25,10 @@ class UnknownHotspotError(QuestionError):
 
     def __init__(self, hotspot_id: str) -> None:
         super().__init__(f"There is no hotspot {hotspot_id!r:.60}. Ids are in the answers of GET /hotspots.")
+
+
+class UnknownAgentError(QuestionError):
+    """No agent in the store has the id that was asked for."""
+
+    def __init__(self, agent_id: str) -> None:
+        super().__init__(f"There is no agent {agent_id!r:.60}. Ids are in the answers of GET /agents.")

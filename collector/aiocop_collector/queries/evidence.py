@@ -1,14 +1,14 @@
 """What was kept of single moments of a hotspot: full traces, the processes that saw it, whole slow events."""
 
 import json
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from aiocop_collector.answers.base import FrameAnswer, FrameKind
 from aiocop_collector.answers.models import (
-    FrameAnswer,
-    FrameKind,
     HotspotAgent,
     SlowEventAnswer,
     SlowSiteAnswer,
@@ -28,9 +28,14 @@ _FRAME_KINDS: Final[tuple[FrameKind, ...]] = ("application", "library", "standar
 
 def frames_from_json(text: str) -> list[FrameAnswer]:
     """The frames in a column of sites or traces: `[[path, line, function, kind], …]`."""
+    return frame_answers(json.loads(text))
+
+
+def frame_answers(frames: Iterable[Sequence[Any]]) -> list[FrameAnswer]:
+    """Frames as the store holds them."""
     return [
         FrameAnswer(path=path, line=line, function=function, kind=_FRAME_KINDS[kind])
-        for path, line, function, kind in json.loads(text)
+        for path, line, function, kind in frames
     ]
 
 
@@ -123,4 +128,5 @@ def _slow_event(event_id: int, agent: str, started_at_ms: int, event: dict[str, 
             for site in event["sites"]
         ],
         context=event["context"],
+        capture=event.get("capture"),
     )

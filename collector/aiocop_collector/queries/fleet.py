@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Row, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from aiocop_collector.answers.control import AgentControl
 from aiocop_collector.answers.models import (
     AgentAnswer,
     AgentsAnswer,
@@ -19,6 +20,7 @@ from aiocop_collector.answers.models import (
     StallInProgress,
 )
 from aiocop_collector.notation import to_rfc3339
+from aiocop_collector.queries.control import agent_control, service_controls
 from aiocop_collector.queries.filters import Filters
 from aiocop_collector.queries.groupings import GROUPINGS
 from aiocop_collector.queries.hotspots import window_answer
@@ -26,6 +28,7 @@ from aiocop_collector.queries.rows import milliseconds
 from aiocop_collector.queries.scope import Scope, exact_sum, open_scope
 from aiocop_collector.queries.windows import Window, parse_instant, parse_window
 from aiocop_collector.store.agents import chunks, read_overhead
+from aiocop_collector.store.control import load_all_wanted
 from aiocop_collector.store.horizons import load_horizons
 from aiocop_collector.store.ids import to_hex
 from aiocop_collector.store.schema import agents, hotspots, releases, services, sites, stalls
@@ -95,6 +98,10 @@ async def ask_services(connection: AsyncConnection, question: FleetQuestion, now
         statement = statement.where(services.c.name.in_(question.service))
     if question.environment:
         statement = statement.where(services.c.environment.in_(question.environment))
+    rows = (await connection.execute(statement)).all()
+    controls = await service_controls(
+        connection, {row.id: (row.name, row.environment) for row in rows}, int(now_s * 1000)
+    )
     names: dict[int, list[str]] = defaultdict(list)
     by_age = select(releases.c.service_id, releases.c.name).order_by(releases.c.first_seen_ms, releases.c.name)
     for service_id, name in await connection.execute(by_age):
@@ -110,10 +117,11 @@ async def ask_services(connection: AsyncConnection, question: FleetQuestion, now
                 count=row.calls,
                 blocked_ms=milliseconds(row.blocked_us),
                 agents=row.agents,
+                control=controls[row.id],
                 first_seen=to_rfc3339(row.first_seen_ms),
                 last_seen=to_rfc3339(row.last_seen_ms),
             )
-            for row in await connection.execute(statement)
+            for row in rows
         ],
     )
 
@@ -179,7 +187,12 @@ async def ask_agents(connection: AsyncConnection, question: AgentsQuestion, now_
     )
     rows = (await connection.execute(statement)).all()
     frozen = await _frozen(connection, [row.id for row in rows])
-    return AgentsAnswer(total=total, agents=[_agent(row, frozen.get(row.id, [])) for row in rows])
+    now_ms = int(now_s * 1000)
+    wanted = await load_all_wanted(connection, now_ms)
+    return AgentsAnswer(
+        total=total,
+        agents=[_agent(row, frozen.get(row.id, []), agent_control(row, wanted, now_ms)) for row in rows],
+    )
 
 
 async def _frozen(connection: AsyncConnection, agent_ids: list[str]) -> dict[str, list[StallInProgress]]:
@@ -224,7 +237,7 @@ def _overhead(stored: str | None) -> OverheadAnswer | None:
     )
 
 
-def _agent(row: Row[Any], frozen: list[StallInProgress]) -> AgentAnswer:
+def _agent(row: Row[Any], frozen: list[StallInProgress], control: AgentControl) -> AgentAnswer:
     said_farewell = row.farewell_sequence is not None
     return AgentAnswer(
         id=row.id,
@@ -251,4 +264,5 @@ def _agent(row: Row[Any], frozen: list[StallInProgress]) -> AgentAnswer:
         agent_cpu_ms=milliseconds(row.agent_cpu_us),
         overhead=_overhead(row.overhead),
         stalls=frozen,
+        control=control,
     )

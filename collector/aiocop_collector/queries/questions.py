@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from aiocop_collector.answers.control import AgentSettingsAnswer, ServiceSettingsAnswer
 from aiocop_collector.answers.diff import DiffAnswer
 from aiocop_collector.answers.models import (
     AgentsAnswer,
@@ -14,6 +15,13 @@ from aiocop_collector.answers.models import (
     ServicesAnswer,
     StallsAnswer,
     Timeline,
+)
+from aiocop_collector.queries.control import (
+    SettingsChange,
+    agent_settings,
+    change_agent,
+    change_service,
+    service_settings,
 )
 from aiocop_collector.queries.detail import ask_hotspot
 from aiocop_collector.queries.diff import DiffQuestion, ask_diff
@@ -58,6 +66,28 @@ class Queries:
             async with connection.begin():
                 await decide(connection, hotspot_id, decision, who, self._clock_s())
         return await self.hotspot(hotspot_id)
+
+    async def control_service(
+        self, name: str, environment: str | None, change: SettingsChange, who: str
+    ) -> ServiceSettingsAnswer:
+        """Keep what `who` wants of a service's agents, and show it as it is then. Raises UnknownHotspotError."""
+        now_ms = int(self._clock_s() * 1000)
+        async with self._engine.connect() as connection:
+            await connection.execution_options(**{WRITES: True})
+            async with connection.begin():
+                await change_service(connection, name, environment, change, who, now_ms)
+        async with snapshot(self._engine) as connection:
+            return await service_settings(connection, name, environment, now_ms)
+
+    async def control_agent(self, agent_id: str, change: SettingsChange, who: str) -> AgentSettingsAnswer:
+        """The same of one agent. Raises UnknownAgentError, UnknownHotspotError."""
+        now_ms = int(self._clock_s() * 1000)
+        async with self._engine.connect() as connection:
+            await connection.execution_options(**{WRITES: True})
+            async with connection.begin():
+                await change_agent(connection, agent_id, change, who, now_ms)
+        async with snapshot(self._engine) as connection:
+            return await agent_settings(connection, agent_id, now_ms)
 
     async def diff(self, question: DiffQuestion) -> DiffAnswer:
         """What changed between two releases or two stretches of time."""

@@ -1,14 +1,13 @@
 """`PATCH /hotspots/{id}`: what a person decided about a hotspot, and what was decided so far."""
 
-import json
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlalchemy import Row, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aiocop_collector.answers.models import HistoryEntry
 from aiocop_collector.notation import to_rfc3339
+from aiocop_collector.queries.changes import history_of
 from aiocop_collector.queries.errors import BadParameterError, UnknownHotspotError
 from aiocop_collector.queries.windows import parse_deadline
 from aiocop_collector.store import ids
@@ -16,7 +15,6 @@ from aiocop_collector.store.decisions import Decided, load_decided, remember, st
 from aiocop_collector.store.ruling import owner_by_rule
 from aiocop_collector.store.schema import RESOLUTIONS, history, hotspots, releases, sites
 
-_MAX_HISTORY: Final = 100
 _MAX_NAMES: Final = 5
 _DAYS_OF_RELEASES: Final = 31
 _DAY: Final = RESOLUTIONS[-1]
@@ -161,17 +159,4 @@ async def verdict_of(connection: AsyncConnection, hotspot: Row[Any]) -> dict[str
     del shown["status"]  # the row has it
     if not decided.owner:
         shown["owner"] = (await owner_by_rule(connection, [hotspot.id])).get(hotspot.id, "")
-    return {**shown, "history": await _history(connection, hotspot.id)}
-
-
-async def _history(connection: AsyncConnection, hotspot_id: int) -> list[HistoryEntry]:
-    newest_first = (
-        select(history.c.at_ms, history.c.who, history.c.changes)
-        .where(history.c.hotspot_id == hotspot_id)
-        .order_by(history.c.number.desc())
-        .limit(_MAX_HISTORY)
-    )
-    return [
-        HistoryEntry(at=to_rfc3339(row.at_ms), who=row.who, changes=json.loads(row.changes))
-        for row in await connection.execute(newest_first)
-    ]
+    return {**shown, "history": await history_of(connection, history, hotspot.id)}

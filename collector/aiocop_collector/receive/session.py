@@ -14,11 +14,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from aiocop_collector.arrivals import Arrival, Sender, StallSighting
 from aiocop_collector.counters import Counters
+from aiocop_collector.receive.controls import Controls, Listener
 from aiocop_collector.receive.heartbeats import Lifeline
 from aiocop_collector.store.writer import Store
 from aiocop_wire import (
+    FEATURE_CONTROL,
     FEATURE_STALLS,
     Ack,
+    Controlled,
     Define,
     Farewell,
     FrameReader,
@@ -60,12 +63,15 @@ class Session:
         store: Store,
         counters: Counters,
         lifeline: Lifeline | None = None,
+        controls: Controls | None = None,
     ) -> None:
         self._reader = reader
         self._writer = writer
         self._store = store
         self._counters = counters
         self._lifeline = lifeline
+        self._controls = controls
+        self._listener: Listener | None = None
         self._sender = Sender(committed=self._acknowledge, rejected=self._reject)
         self._acknowledged = 0
         self._sites: list[SiteDefinition] = []
@@ -85,6 +91,8 @@ class Session:
             # A stream that broke, or a database that cannot say what is committed: the agent keeps all and comes back.
             self._log.info("stream ended", error=str(error))
         finally:
+            if self._controls is not None and self._listener is not None:
+                self._controls.leave(self._listener)
             self._writer.close()
             with contextlib.suppress(OSError, asyncio.TimeoutError):
                 await asyncio.wait_for(self._writer.wait_closed(), CLOSE_TIMEOUT_S)
@@ -119,9 +127,12 @@ class Session:
             self._refuse("unexpected", "a stream starts with hello")
             return None
         self._acknowledged = await self._store.committed_sequence(hello.identity.instance)
-        self._write(Welcome(self._acknowledged, __version__, features=(FEATURE_STALLS,)))
+        self._write(Welcome(self._acknowledged, __version__, features=(FEATURE_STALLS, FEATURE_CONTROL)))
         # Before its first report already, so that /agents shows a service in which nothing has frozen yet.
-        self._store.offer(Arrival(hello.identity, "unix", size_bytes))
+        allows_control = FEATURE_CONTROL in hello.features
+        self._store.offer(Arrival(hello.identity, "unix", size_bytes, allows_control=allows_control))
+        if allows_control and self._controls is not None:
+            self._listener = self._controls.join(hello.identity, self._write)
         if self._lifeline is not None:
             self._lifeline.hello(hello.identity)
         return hello.identity
@@ -146,6 +157,8 @@ class Session:
         elif isinstance(message, Stall):
             # With what was defined before it: its site may be new.
             self._offer(identity, None, size_bytes, (StallSighting.reported(message),))
+        elif isinstance(message, Controlled):
+            self._store.offer(Arrival(identity, "unix", size_bytes, controlled=message))
         elif isinstance(message, Farewell):
             if self._lifeline is not None:
                 self._lifeline.farewell()

@@ -9,6 +9,7 @@ from typing import Final
 import structlog
 
 from aiocop_collector.counters import Counters
+from aiocop_collector.receive.controls import Controls
 from aiocop_collector.receive.greeting import first_read, open_stream
 from aiocop_collector.receive.heartbeats import Heartbeats, Lifeline
 from aiocop_collector.receive.session import HELLO_TIMEOUT_S, Session
@@ -30,6 +31,7 @@ class UnixReceiver:
         store: Store,
         counters: Counters,
         heartbeats: Heartbeats,
+        controls: Controls | None = None,
     ) -> None:
         self.address = str(address)
         """As it is printed when the collector is ready."""
@@ -39,6 +41,7 @@ class UnixReceiver:
         self._store = store
         self._counters = counters
         self._heartbeats = heartbeats
+        self._controls = controls
         self._accepting = False
         self._retry: asyncio.TimerHandle | None = None
         self._sessions: set[asyncio.Task[None]] = set()
@@ -116,7 +119,7 @@ class UnixReceiver:
                 return
             cleanup.pop_all()  # from here on the connection is its transport's
             try:
-                await Session(reader, writer, self._store, self._counters, lifeline).run()
+                await Session(reader, writer, self._store, self._counters, lifeline, self._controls).run()
             finally:
                 lifeline.end()
 

@@ -6,7 +6,7 @@ store, that can find out that a sequence is new.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -16,7 +16,7 @@ from aiocop_collector.store import ids
 from aiocop_collector.store.delivery import Delivery
 from aiocop_collector.store.schema import agents
 from aiocop_collector.store.statements import Statements
-from aiocop_wire import Health, Identity, Overhead
+from aiocop_wire import Controlled, Health, Identity, Overhead
 
 IDS_PER_QUERY: Final = 500
 """Values in one IN (…): below every limit on a statement's parameters."""
@@ -43,6 +43,7 @@ class AgentRecord:
         self._first_seen_ms: int = row["first_seen_ms"]
         self._dropped: Mapping[str, int] = json.loads(row["dropped"])
         self._health = Health(row["recorded"], row["slices"], row["agent_cpu_us"], read_overhead(row["overhead"]))
+        self._told = read_told(row["control"])
         self._dropped_before = self._dropped
         self._duplicated_before: int = row["reports_duplicated"]
 
@@ -57,8 +58,12 @@ class AgentRecord:
         """Reports found to be in the store already since the row was read."""
         return self.delivery.duplicated - self._duplicated_before
 
-    def admit(self, arrival: Arrival) -> bool:
+    def admit(self, arrival: Arrival, now_ms: int) -> bool:
         """Whether the arrival's report is new. Its totals are taken over when it is the latest."""
+        if arrival.allows_control is not None:
+            self._told = ControlTold(arrival.allows_control, self._told.in_force, self._told.at_ms)
+        if arrival.controlled is not None:
+            self._told = ControlTold(self._told.accepts, arrival.controlled, now_ms)
         if arrival.farewell is not None:
             self.delivery.bid_farewell(arrival.farewell.last_sequence)
         report = arrival.report
@@ -101,6 +106,7 @@ class AgentRecord:
             self._health.slices,
             self._health.agent_cpu_us,
             _overhead_text(self._health.overhead),
+            _told_text(self._told),
         )
 
 
@@ -111,6 +117,27 @@ def read_overhead(text: str | None) -> Overhead | None:
 
 def _overhead_text(overhead: Overhead | None) -> str | None:
     return None if overhead is None else json.dumps(overhead, separators=(",", ":"))
+
+
+class ControlTold(NamedTuple):
+    """What an agent said about remote control."""
+
+    accepts: bool = False
+    in_force: Controlled | None = None
+    at_ms: int = 0
+    """When it said what is in force."""
+
+
+def read_told(text: str | None) -> ControlTold:
+    """What `agents.control` holds."""
+    if not text:
+        return ControlTold()
+    accepts, in_force, at_ms = json.loads(text)[:3]
+    return ControlTold(accepts, None if in_force is None else Controlled(*in_force[: len(Controlled._fields)]), at_ms)
+
+
+def _told_text(told: ControlTold) -> str | None:
+    return None if told == ControlTold() else json.dumps(told, separators=(",", ":"))
 
 
 def clean(text: str) -> str:
@@ -165,6 +192,7 @@ def _new_row(arrival: Arrival, now_ms: int) -> tuple[Any, ...]:
         "recorded": 0,
         "slices": 0,
         "agent_cpu_us": 0,
+        "control": None,
         "overhead": None,
     }
     return AgentRecord(arrival.identity, arrival.transport, nothing_yet).values(now_ms)

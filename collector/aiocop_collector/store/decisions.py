@@ -5,22 +5,19 @@ a decision (reopening.py). Both hold the lock of the hotspot's own row first, so
 taken twice and neither misses what the other has just decided.
 """
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiocop_collector.store.agents import chunks
+from aiocop_collector.store.changes import Changes, add_change
 from aiocop_collector.store.schema import decisions, history
 
 COLLECTOR: Final = "collector"
 """Who the history names when nobody but the data decided."""
-
-Changes = Mapping[str, tuple[Any, Any]]
-"""Field to what it was before and what it is now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +54,4 @@ async def store_decided(connection: AsyncConnection, hotspot_id: int, decided: D
 
 async def remember(connection: AsyncConnection, hotspot_id: int, at_ms: int, who: str, changes: Changes) -> int:
     """Add to the history; the number of the entry. The caller holds the lock of the hotspot's row."""
-    last = select(func.coalesce(func.max(history.c.number), 0)).where(history.c.hotspot_id == hotspot_id)
-    number: int = (await connection.execute(last)).scalar_one() + 1
-    text = json.dumps({field: list(pair) for field, pair in changes.items()}, separators=(",", ":"))
-    entry = insert(history).values(hotspot_id=hotspot_id, number=number, at_ms=at_ms, who=who, changes=text)
-    await connection.execute(entry)
-    return number
+    return await add_change(connection, history, hotspot_id, at_ms, who, changes)

@@ -98,6 +98,7 @@ class SampledEvent:
                 "cpu_us": event.cpu_us,
                 "gc_us": event.gc_us,
                 "context": dict(event.context),
+                "capture": None if event.capture is None else ids.to_hex(ids.to_signed(event.capture.request_id)),
             },
             separators=(",", ":"),
         )

@@ -16,6 +16,11 @@ def to_signed(unsigned: int) -> int:
     return unsigned - _RANGE if unsigned >= _SIGN else unsigned
 
 
+def to_unsigned(signed: int) -> int:
+    """The unsigned 64-bit integer with the same bits."""
+    return signed % _RANGE
+
+
 def to_hex(signed: int) -> str:
     """As the API shows an id."""
     return f"{signed % _RANGE:016x}"
@@ -52,6 +57,11 @@ def trace_id(site: int, wire_trace: int) -> int:
 def stall_id(agent: str, slice_ns: int) -> int:
     """`agent` is the agent's id, `slice_ns` what names the stall among those of its agent."""
     return to_signed(stable_id("stall", agent, slice_ns))
+
+
+def settings_id(scope: str, name: str, environment: str | None) -> int:
+    """Of what is wanted of a service (in one environment, or in all of them) or of an agent."""
+    return to_signed(stable_id("settings", scope, name, *(() if environment is None else (environment,))))
 
 
 def message_id(event: str, facts: tuple[int, ...], webhook: str) -> int:

@@ -15,7 +15,8 @@ from typing import Any, Final, Literal
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aiocop_collector.store.decisions import COLLECTOR, Changes, Decided, load_decided, remember, store_decided
+from aiocop_collector.store.changes import Changes
+from aiocop_collector.store.decisions import COLLECTOR, Decided, load_decided, remember, store_decided
 from aiocop_collector.store.fold import Fold
 from aiocop_collector.store.schema import RESOLUTIONS, hotspots, releases, sites
 

@@ -5,11 +5,13 @@
 | minute buckets                         | 3 days, or `--retention` where that is shorter                    |
 | hour buckets                           | 14 days, likewise                                                 |
 | spans                                  | like the buckets they are sums of                                 |
-| day buckets, presence, traces, slow events, stalls | `--retention`                                         |
+| day buckets, presence, traces, slow events, stalls, captures | `--retention`                               |
 | messages of webhooks                   | `--retention`, but at least 7 days                                |
 | agents                                 | `--retention`, but at least 7 days after they were last seen      |
+| settings of single agents              | as long as their agents                                           |
 | services, releases, hotspots, sites    | always: "first seen" is of all time, and they are few             |
 | decisions, history, what rules decided | always: as long as their hotspots and sites                       |
+| settings of services                   | always: they wait for agents to come                              |
 
 Buckets may go earlier, when the store is larger than `--max-size` (see pruning.py). Nothing is summed up when a finer
 bucket goes: counts are written into all three resolutions as they arrive.
@@ -23,7 +25,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
-from sqlalchemy import Column, ColumnElement, Table, delete, select, true, tuple_
+from sqlalchemy import Column, ColumnElement, Table, and_, delete, select, true, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiocop_collector.store import schema
@@ -44,6 +46,7 @@ KEPT_FOR_EVER: Final = frozenset(
         schema.history,
         schema.rulings,
         schema.reweighted,
+        schema.control_revision,
         schema.horizons,
         schema.about,
     )
@@ -103,6 +106,7 @@ def evidence_before(before_ms: int) -> Iterator[Expired]:
     yield Expired(schema.traces, schema.traces.c.last_seen_ms, before_ms)
     yield Expired(schema.slow_events, schema.slow_events.c.started_at_ms, before_ms)
     yield Expired(schema.stalls, schema.stalls.c.last_seen_ms, before_ms)
+    yield Expired(schema.captures, schema.captures.c.requested_at_ms, before_ms)
 
 
 def expired(retention: timedelta, now_ms: int) -> Iterator[Expired]:
@@ -113,6 +117,11 @@ def expired(retention: timedelta, now_ms: int) -> Iterator[Expired]:
     yield Expired(schema.outbox, schema.outbox.c.at_ms, outbox_before_ms)
     agents_before_ms = now_ms - _milliseconds(max(retention, KEEP_AGENTS))
     yield Expired(schema.agents, schema.agents.c.last_seen_ms, agents_before_ms)
+    settings, control_history = schema.control_settings.c, schema.control_history.c
+    of_gone_agents = and_(settings.scope == "agent", settings.name.not_in(select(schema.agents.c.id)))
+    yield Expired(schema.control_settings, settings.changed_at_ms, agents_before_ms, of_gone_agents)
+    of_nobody = control_history.settings_id.not_in(select(settings.id))
+    yield Expired(schema.control_history, control_history.at_ms, agents_before_ms, of_nobody)
 
 
 def _milliseconds(duration: timedelta) -> int:

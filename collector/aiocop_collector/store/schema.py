@@ -12,7 +12,12 @@ to agree on one. Times are integers: `_ms` Unix milliseconds, `bucket_s` the Uni
                        ├─ slow_events       the most recent ones, whole
                        ├─ stalls            freezes while they go on, and how they went out
                        ├─ decisions         what people decided, beyond the status
-                       └─ history           who changed what, and when
+                       ├─ history           who changed what, and when
+                       └─ captures          slices that were asked for in detail, and what came
+
+    control_settings                 what is wanted of services' and single agents' agents
+    control_history                  who changed that, and when
+    control_revision                 at most one row: how many changes there were
 
     outbox                           messages for webhooks, and what became of them
     rollups_span, histograms_span    neighbouring buckets summed once they are over (see spans.py)
@@ -83,6 +88,7 @@ agents: Final = Table(
     Column("slices", BigInteger, nullable=False),
     Column("agent_cpu_us", BigInteger, nullable=False),
     Column("overhead", Text),  # JSON array of aiocop_wire.Overhead, as the agent last said; NULL where it never did
+    Column("control", Text),  # JSON: whether the agent can be controlled, and what is in force; NULL: it never told
     sqlite_with_rowid=False,
 )
 
@@ -220,6 +226,56 @@ history: Final = Table(
     Column("at_ms", BigInteger, nullable=False),
     Column("who", String, nullable=False),
     Column("changes", Text, nullable=False),  # JSON {field: [before, after]}
+    sqlite_with_rowid=False,
+)
+
+control_revision: Final = Table(
+    "control_revision",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),  # 1
+    Column("revision", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+control_settings: Final = Table(
+    "control_settings",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("scope", String, nullable=False),  # service or agent
+    Column("name", String, nullable=False),  # of the service; of an agent its id
+    Column("environment", String),  # NULL: the service in all of them
+    Column("revision", BigInteger, nullable=False),  # at which it was changed last
+    Column("wanted", Text, nullable=False),  # JSON {setting: value}; what is not there is not wanted
+    Column("changed_at_ms", BigInteger, nullable=False),
+    Column("changed_by", String, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+control_history: Final = Table(
+    "control_history",
+    metadata,
+    Column("settings_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),  # 1, 2, 3, … per settings
+    Column("at_ms", BigInteger, nullable=False),
+    Column("who", String, nullable=False),
+    Column("changes", Text, nullable=False),  # JSON {field: [before, after]}
+    sqlite_with_rowid=False,
+)
+
+captures: Final = Table(
+    "captures",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),  # the request's, as on the wire
+    Column("settings_id", BigInteger, nullable=False, index=True),  # whom it was asked of
+    Column("hotspot_id", BigInteger, nullable=False, index=True),
+    Column("service_id", BigInteger, nullable=False),
+    Column("place_id", BigInteger, nullable=False),  # the hotspot's path and function, as on the wire
+    Column("requested_at_ms", BigInteger, nullable=False, index=True),
+    Column("requested_by", String, nullable=False),
+    Column("state", String, nullable=False),  # waiting, captured, cancelled
+    Column("captured_at_ms", BigInteger),
+    Column("agent_id", String(32)),  # who captured it
+    Column("event", Text),  # JSON: the slow event with its detail
     sqlite_with_rowid=False,
 )
 

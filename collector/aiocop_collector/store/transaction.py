@@ -19,6 +19,7 @@ from aiocop_collector.store import ids, schema
 from aiocop_collector.store.activity import Activity, activity_of
 from aiocop_collector.store.agents import AgentRecord, clean, lock_agents, write_agents
 from aiocop_collector.store.announcing import Announced, Announcer
+from aiocop_collector.store.captured import store_captured
 from aiocop_collector.store.condense import hold_spans, strike_off
 from aiocop_collector.store.dimensions import write_sites
 from aiocop_collector.store.fold import MAX_EVENTS_PER_HOTSPOT, Fold, Reporter, Sighting, SiteIds
@@ -112,6 +113,7 @@ class Transaction:
         await self._write_counts()
         await self._write_traces()
         await self._write_events(sites.hotspot_of)
+        await store_captured(self._connection, self._fold.events, self._memory.site_ids, self._now_ms)
         await self._stalls.write()
         processes = {
             record.id: Process(record.release_id, record.identity.started_at_ms) for record in records.values()
@@ -148,7 +150,7 @@ class Transaction:
                 trace_id = ids.trace_id(site_id, trace.trace_id)
                 self._traces[trace_id] = (trace_id, site_id, frames_json(trace.frames), sighting.last_seen_ms)
             self._stalls.note(reporter, arrival.stalls, arrival.running)
-            if record.admit(arrival) and arrival.report is not None:
+            if record.admit(arrival, self._now_ms) and arrival.report is not None:
                 self._fold.add(reporter, arrival.report, sighting)
                 self._stalls.note(reporter, reported_ends(arrival.report), None)
 
