@@ -21,10 +21,11 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.agent_cost.report import Rounds, at_rest_table, tasks_tables, web_table
+from benchmarks.agent_cost.report import Rounds, at_rest_table, steps_tables, tasks_tables, web_table
 from benchmarks.agent_cost.variants import (
     BARE,
     CALLBACK,
@@ -66,12 +67,17 @@ class Bench:
         return [variant for variant in variants if variant != SHIPPING or self.collector]
 
     def probe(self, variant: str, loop: str, *arguments: str) -> dict[str, float]:
-        command = [self.python(variant), str(ROOT / "benchmarks" / "agent_cost" / "probe.py"), variant, loop]
-        done = subprocess.run([*command, *arguments], check=False, capture_output=True, text=True, env=self.environment)
+        return self._run(self.python(variant), "probe.py", variant, loop, *arguments)
+
+    def steps(self) -> dict[str, dict[str, float]]:
+        return self._run(self._ours, "steps.py")
+
+    def _run(self, python: str, program: str, *arguments: str) -> Any:
+        command = [python, str(ROOT / "benchmarks" / "agent_cost" / program), *arguments]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, env=self.environment)
         if done.returncode:
-            raise RuntimeError(f"{variant} on {loop} ended with {done.returncode}:\n{done.stderr}")
-        measured: dict[str, float] = json.loads(done.stdout)
-        return measured
+            raise RuntimeError(f"{program} {' '.join(arguments)} ended with {done.returncode}:\n{done.stderr}")
+        return json.loads(done.stdout)
 
     def serve_and_load(self, variant: str, loop: str, seconds: int) -> dict[str, float]:
         """Requests per second, by handler."""
@@ -151,12 +157,13 @@ def shuffled(variants: list[str]) -> list[str]:
     return random.sample(variants, len(variants))
 
 
-def measure(bench: Bench, options: argparse.Namespace) -> dict[str, dict]:
+def measure(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
     """Everything, by kind, loop and variant, round after round."""
     tasks: dict[str, dict[str, Rounds]] = {loop: {one: [] for one in bench.able(TASK_VARIANTS)} for loop in LOOPS}
     web: dict[str, dict[str, Rounds]] = {loop: {one: [] for one in bench.able(WEB_VARIANTS)} for loop in LOOPS}
     idle: dict[str, Rounds] = {one: [] for one in bench.able(REST_VARIANTS)}
     memory: dict[str, Rounds] = {one: [] for one in bench.able(REST_VARIANTS)}
+    steps: list[dict[str, dict[str, float]]] = []
     loaded = all(shutil.which(program) for program in ("wrk", "taskset")) and len(os.sched_getaffinity(0)) > 1
     if not loaded:
         print("SKIPPED: no load: needs wrk (apt-get install wrk), taskset and two CPUs", file=sys.stderr)
@@ -167,11 +174,12 @@ def measure(bench: Bench, options: argparse.Namespace) -> dict[str, dict]:
                 tasks[loop][variant].append(bench.probe(variant, loop, "tasks", str(options.tasks)))
             for variant in shuffled(list(web[loop])) if loaded else ():
                 web[loop][variant].append(bench.serve_and_load(variant, loop, options.load_s))
+        steps.append(bench.steps())
         if number < options.rest_rounds:
             for variant in shuffled(list(idle)):
                 idle[variant].append(bench.probe(variant, "asyncio", "idle"))
                 memory[variant].append(bench.probe(variant, "asyncio", "memory"))
-    return {"tasks": tasks, "web": web if loaded else {}, "idle": idle, "memory": memory}
+    return {"tasks": tasks, "web": web if loaded else {}, "idle": idle, "memory": memory, "steps": steps}
 
 
 def main() -> None:
@@ -196,6 +204,7 @@ def main() -> None:
     lines = [*tasks_tables(measured["tasks"])]
     lines += web_table(measured["web"]) if measured["web"] else []
     lines += at_rest_table(measured["idle"], measured["memory"])
+    lines += steps_tables(measured["steps"])
     print("\n".join(lines))
     if options.json:
         options.json.write_text(json.dumps({"python": version, "rounds": options.rounds, **measured}, indent=1))

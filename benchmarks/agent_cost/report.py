@@ -74,6 +74,25 @@ def web_table(by_loop: dict[str, dict[str, Rounds]]) -> list[str]:
     return ["## FastAPI under wrk, requests per second in % of bare (aim: 98)", "", *_table(headings, rows)]
 
 
+def steps_tables(rounds: Sequence[dict[str, dict[str, float]]]) -> list[str]:
+    """Where the time goes: nanoseconds per step, the interpreter's own share beside what the agent makes of it."""
+
+    def rows(kind: str) -> list[list[str]]:
+        return [[name, spread((one[kind][name] for one in rounds), 0)] for name in rounds[0][kind]]
+
+    return [
+        "## Where the time goes, ns of CPU on a loop's thread",
+        "",
+        "Least of many rounds in one process, on asyncio (`benchmarks/agent_cost/steps.py`), the median and range of",
+        "several processes. What the interpreter charges whoever wants to know who blocked, for how long, from Python:",
+        "",
+        *_table(["part", "ns"], rows("parts")),
+        "What the agent makes of it, as the difference it makes to a callback:",
+        "",
+        *_table(["path", "ns"], rows("paths")),
+    ]
+
+
 def at_rest_table(idle: dict[str, Rounds], memory: dict[str, Rounds]) -> list[str]:
     """CPU while nothing happens, and memory beyond bare."""
     less_bare: Callable[[str], list[float]] = lambda variant: _added(memory, variant, "resident_mib")  # noqa: E731
