@@ -38,7 +38,8 @@ class FrameNames:
     """
 
     def __init__(self, *, runner_module: str) -> None:
-        self.runner_module = runner_module
+        self.runner_globals = vars(sys.modules[runner_module])
+        """The globals of the module whose frames run the slices: the quickest way to know these frames."""
         self._runners = dict.fromkeys((runner_module, *_RUNNERS), FRAME_RUNNER)
         self.kinds: dict[Any, int] = dict(self._runners)
         """Kind by module name. The hot path reads it; `kind` fills it."""

@@ -30,8 +30,8 @@ from aiocop_wire.heartbeat import BEGUN, ENTERED, write_text
 MAX_CALLS_PER_SLICE: Final = 50
 """Blocking calls of one slice that its event describes; all of them are counted."""
 MAX_SAMPLES_PER_SLICE: Final = 64
-MAX_TRACES_PER_THREAD: Final = 4_096
-"""Formatted traces that a thread keeps; past it, it starts over."""
+MAX_TRACES_PER_THREAD: Final = 2_048
+"""Formatted traces that a thread keeps, 2 to 4 kB each; past it, it starts over."""
 _NOTHING: Final = Disclosed({}, {})
 _NO_ARGUMENTS: Final[dict[str, ContextValue]] = {}
 

@@ -110,18 +110,18 @@ class Traces:
         Past `limit` frames only the call site matters. The kinds of frames are not asked for, but for that: they follow
         from the modules.
         """
-        runner = self.names.runner_module
+        runner = self.names.runner_globals
         innermost_frame = frame
         key: list[Any] = [operation]
         while frame is not None:
-            module = frame.f_globals.get("__name__")
-            if module == runner:
+            module_globals = frame.f_globals
+            if module_globals is runner:
                 break
             if not limit:
                 key.append(self.key_of(operation, innermost_frame))
                 break
             limit -= 1
-            key += (module, frame.f_lineno)
+            key += (module_globals.get("__name__"), frame.f_lineno)
             frame = frame.f_back
         return tuple(key)
 
