@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from aiocop.catalogue import OTHER
+from aiocop.loop_health import LoopHealth
+from aiocop.shipping.loop_deltas import merge_loops
 from aiocop.shipping.report_source import Window
 from aiocop.traces import OTHER_SITE, Site, Traces
 from aiocop_wire import Define, Health, SiteDelta, SlowEvent
@@ -72,11 +74,14 @@ class _Taken:
 
 
 class CounterTable:
-    """The sites of one loop thread. `by_key` is a cache of what a stack means; `by_site` is the truth."""
+    """What one loop thread counted. `by_key` is a cache of what a stack means; `by_site` is the truth."""
 
-    __slots__ = ("by_key", "by_site", "dropped_slow_events", "slices")
+    __slots__ = ("by_key", "by_site", "dropped_slow_events", "health", "loop", "slices")
 
-    def __init__(self) -> None:
+    def __init__(self, thread_name: str = "") -> None:
+        self.health = LoopHealth(thread_name)
+        self.loop = ""
+        """The kind of loop that ran here last; empty before its first slow or blocking slice, where nobody knew."""
         self.by_key: dict[tuple[object, ...], SiteCounters] = {}
         self.by_site: dict[int, SiteCounters] = {}
         self.slices = 0
@@ -137,8 +142,9 @@ class Aggregate:
     def take(self) -> Window:
         """All that was counted, and every slow event queued, since the last take."""
         events = self.slow_events
+        loops = merge_loops([table.health.take(number, table.loop) for number, table in list(self._tables.items())])
         deltas = self._take_deltas()
-        return Window(deltas, tuple([events.popleft() for _ in range(len(events))]), self.dropped())
+        return Window(deltas, tuple([events.popleft() for _ in range(len(events))]), self.dropped(), loops)
 
     def _take_deltas(self) -> tuple[SiteDelta, ...]:
         merged: dict[int, list[SiteDelta]] = {}

@@ -46,6 +46,7 @@ class LoopThread(CounterTable):
         "by_trace",
         "calls",
         "clock",
+        "counted_ns",
         "credited_ns",
         "gc_ns",
         "gc_started_ns",
@@ -55,7 +56,6 @@ class LoopThread(CounterTable):
         "ident",
         "implicit",
         "last_unmeasured",
-        "loop",
         "nested_ns",
         "operation",
         "provided",
@@ -72,7 +72,7 @@ class LoopThread(CounterTable):
     )
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(threading.current_thread().name)
         self.ident = get_ident()
         self.python_thread = threading.current_thread()
         self.beat, self.beat_text = private_slot()
@@ -82,8 +82,6 @@ class LoopThread(CounterTable):
         self.glimpse: Moment | None = Moment(perf_counter_ns(), self.clock.read())
         """The thread's times when it was last looked at between slices, in a young one, or when a slow one ended.
         Written by the watchdog, and by the thread itself where the watchdog was parked or late."""
-        self.loop = ""
-        """The kind of loop that ran here last; empty before the first slow or blocking slice."""
         self.started_ns = 0
         """perf_counter_ns at the start of the running slice, which names it; 0 between slices."""
         self.starved_ns = 0
@@ -106,6 +104,8 @@ class LoopThread(CounterTable):
         on uvloop's."""
         self.uvloop: ref[Any] | None = None
         """The loop that runs here, if it is uvloop's and was noted."""
+        self.counted_ns = 0
+        """Of a long turn that is being accounted for as one slice: what its slices and calls account for already."""
         self.operation: Operation | None = None
         """The wrapped call that is running."""
         self.nested_ns = 0

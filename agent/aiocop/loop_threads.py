@@ -31,9 +31,10 @@ class LoopThreads:
         self._departures = threading.local()
         self._numbers = count(1)
 
-    def new_thread(self) -> LoopThread:
-        """The state of the calling thread, which runs its first slice."""
+    def new_thread(self, loop: str = "") -> LoopThread:
+        """The state of the calling thread, which runs its first slice, on this kind of loop."""
         thread = LoopThread()
+        thread.loop = loop
         number = next(self._numbers)
         aggregate = self.aggregate
 

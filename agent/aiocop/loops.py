@@ -29,7 +29,8 @@ from aiocop_wire.heartbeat import BEGUN
 RUNNER_MODULE: Final = __name__
 
 _SCHEDULING: Final = ("call_soon", "call_soon_threadsafe")
-_REGISTERING: Final = ("call_later", "add_reader", "add_writer", "add_signal_handler")
+_REGISTERING: Final = ("add_reader", "add_writer", "add_signal_handler")
+_UVLOOP_TICK_S: Final = 0.001
 
 
 class Loops:
@@ -49,6 +50,7 @@ class Loops:
         self._asyncio.replace(
             handle_class, "_run", lambda original: _handle_runner(self._slices, self._watchdog, original)
         )
+        self._asyncio.replace(asyncio.events.TimerHandle, "_run", lambda _: _timer_runner(self._slices, handle_class))
 
     def install_uvloop(self, uvloop: ModuleType) -> None:
         """The same for uvloop, once it is imported."""
@@ -57,6 +59,8 @@ class Loops:
         run_callback = self._run_callback
         for name in _SCHEDULING:
             self._uvloop.replace(loop_class, name, lambda original: _scheduling(original, run_callback))
+        run_timer = _timer_callback_runner(self._slices, run_callback)
+        self._uvloop.replace(loop_class, "call_later", lambda original: _delaying(original, run_callback, run_timer))
         for name in _REGISTERING:
             self._uvloop.replace(loop_class, name, lambda original: _registering(original, run_callback))
         self._uvloop.replace(
@@ -86,7 +90,7 @@ def _handle_runner(slices: Slices, watchdog: Watchdog, original: Callable[[Any],
     def _run(handle: Any) -> None:
         thread = find_thread(get_ident())
         if thread is None:
-            thread = slices.new_thread()
+            thread = slices.new_thread("asyncio")
         # A loop inside a slice (nest_asyncio) adds to the slice around it.
         if (thread.started_ns and not slices.leave_implicit(thread)) or not slices.active:
             return original(handle)
@@ -112,6 +116,24 @@ def _handle_runner(slices: Slices, watchdog: Watchdog, original: Callable[[Any],
     return _run
 
 
+def _timer_runner(slices: Slices, handle_class: Any) -> Callable[[Any], None]:
+    find_thread = slices.threads.get
+
+    def _run(timer: Any) -> None:
+        thread = find_thread(get_ident())
+        if thread is not None and slices.active:
+            try:
+                # By the loop's own clock: one with a clock of its own (in tests) is not late by ours.
+                lag_s = timer._loop.time() - timer._when  # noqa: SLF001 - as in CPython
+                thread.health.ran_late(int(lag_s * 1e9))
+            except Exception:  # noqa: BLE001 - the border to the service: a clock that fails is not the callback's fault
+                slices.fault()
+        # Looked up, not kept: whoever replaces it later replaces it for timers too.
+        handle_class._run(timer)  # noqa: SLF001 - as in CPython
+
+    return _run
+
+
 def _callback_runner(slices: Slices, watchdog: Watchdog) -> Callable[..., Any]:
     find_thread = slices.threads.get
     events = slices.events
@@ -122,7 +144,7 @@ def _callback_runner(slices: Slices, watchdog: Watchdog) -> Callable[..., Any]:
         if thread is None:
             if not slices.active:
                 return callback(*args)
-            thread = slices.new_thread()
+            thread = slices.new_thread("uvloop")
         if (thread.started_ns and not slices.leave_implicit(thread)) or not slices.active:
             return callback(*args)
         before = events.provide() if events.providers else None
@@ -146,6 +168,37 @@ def _callback_runner(slices: Slices, watchdog: Watchdog) -> Callable[..., Any]:
                 thread.nested_ns = thread.allowed_ns = 0
 
     return run_callback
+
+
+def _timer_callback_runner(slices: Slices, run_callback: Callable[..., Any]) -> Callable[..., Any]:
+    find_thread = slices.threads.get
+
+    def run_timer(due_ns: int, callback: Callable[..., Any], *args: Any) -> Any:
+        thread = find_thread(get_ident())
+        if thread is not None and slices.active:
+            thread.health.ran_late(perf_counter_ns() - due_ns)
+        return run_callback(callback, *args)
+
+    return run_timer
+
+
+def _delaying(
+    original: Callable[..., Any], run_callback: Callable[..., Any], run_timer: Callable[..., Any]
+) -> Callable[..., Any]:
+    def call_later(loop: Any, delay: Any, callback: Any, *args: Any, **kwargs: Any) -> Any:
+        # Not a callback, or a delay: let uvloop say so about what the caller passed.
+        if not callable(callback) or asyncio.iscoroutinefunction(callback):
+            return original(loop, delay, callback, *args, **kwargs)
+        try:
+            due_ns = perf_counter_ns() + int(delay * 1e9) if delay >= _UVLOOP_TICK_S else 0
+        except (TypeError, ValueError, OverflowError):
+            due_ns = 0
+        if not due_ns:
+            # No timer: uvloop calls it soon, where the runner must be the one that `_scheduling` knows.
+            return original(loop, delay, run_callback, callback, *args, **kwargs)
+        return original(loop, delay, run_timer, due_ns, callback, *args, **kwargs)
+
+    return call_later
 
 
 def _scheduling(original: Callable[..., Any], run_callback: Callable[..., Any]) -> Callable[..., Any]:

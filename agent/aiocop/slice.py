@@ -20,6 +20,7 @@ from aiocop.callback_names import task_name
 from aiocop.catalogue import TURN, Operation
 from aiocop.disclosure import Disclosed, Disclosure
 from aiocop.events import Events, Overrun, format_trace
+from aiocop.loop_health import waiting_in
 from aiocop.loop_thread import LoopThread
 from aiocop.stalls import FinishedSlice, StallBoard
 from aiocop.starvation import switch_interval_ns
@@ -117,6 +118,7 @@ class Slices(Blame):
     def finish_turn(self, thread: LoopThread, elapsed_ns: int) -> None:
         """Account for a turn of the loop that was long although none of its slices was."""
         rest_ns = elapsed_ns - thread.credited_ns
+        counted_ns = elapsed_ns - rest_ns
         thread.started_ns = perf_counter_ns() - elapsed_ns
         thread.nested_ns = elapsed_ns
         try:
@@ -126,8 +128,10 @@ class Slices(Blame):
             if rest_ns >= self.threshold_ns:
                 self._give(thread, self.traces.pseudo_site(TURN, LOOP), rest_ns)
             if thread.touched:
+                thread.counted_ns = counted_ns
                 self.finish(thread, elapsed_ns, None, thread.loop, None, None)
         finally:
+            thread.counted_ns = 0
             self.reset(thread)
 
     # --- time that others took ----------------------------------------------------------------------------------------
@@ -323,6 +327,8 @@ class Slices(Blame):
             cpu_ns = ended.times.cpu_ns - samples[0].times.cpu_ns
         starved = self._starved_ns(thread, ended, elapsed_ns)
         thread.starved_ns += starved
+        waiting = waiting_in(_get_running_loop())
+        thread.health.froze(elapsed_ns - thread.counted_ns, starved, waiting)
         # What the host took is nobody's fault: without it the slice may not be slow at all.
         slow = elapsed_ns - starved >= self.threshold_ns
         if slow:
@@ -334,7 +340,7 @@ class Slices(Blame):
             if self.shipping and thread.touched:
                 disclosure = self.disclosure
                 disclosed = _NOTHING if disclosure is None else disclosure.disclose(thread, context, before)
-                self._ship(thread, elapsed_ns, cpu_ns, callback, disclosed)
+                self._ship(thread, elapsed_ns, cpu_ns, callback, disclosed, waiting)
             if self.stalls is not None and elapsed_ns >= self.stalls.stall_after_ns:
                 self.stalls.finished.append(FinishedSlice(thread.started_ns, elapsed_ns, _costliest(thread)))
         thread.glimpse = ended
@@ -361,7 +367,15 @@ class Slices(Blame):
         if thread.samples:
             thread.samples = []
 
-    def _ship(self, thread: LoopThread, elapsed_ns: int, cpu_ns: int, callback: Any, disclosed: Disclosed) -> None:
+    def _ship(
+        self,
+        thread: LoopThread,
+        elapsed_ns: int,
+        cpu_ns: int,
+        callback: Any,
+        disclosed: Disclosed,
+        waiting: int,
+    ) -> None:
         touched = sorted(thread.touched, key=lambda item: item.slice_blocked_ns, reverse=True)
         event = SlowEvent(
             started_at_ms=(time_ns() - elapsed_ns) // 1_000_000,
@@ -387,6 +401,7 @@ class Slices(Blame):
             cpu_us=cpu_ns // 1_000 if cpu_ns >= 0 else -1,
             gc_us=thread.gc_ns // 1_000,
             context=disclosed.context,
+            waiting=waiting,
         )
         self.aggregate.offer_slow_event(thread, event)
 

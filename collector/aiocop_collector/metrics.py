@@ -10,15 +10,18 @@ services beyond MAX_SERVICES and drop reasons beyond MAX_REASONS are counted as 
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector as MetricSource
 
+from aiocop_collector.store.loops import LoopTotals
 from aiocop_collector.store.size import Size
 from aiocop_collector.store.transaction import Outcome
 from aiocop_collector.store.writer import StoreStatus
+from aiocop_wire import BIN_COUNT, UPPER_EDGES_NS
 
 CALL_SITES: Final = 50
 MAX_SERVICES: Final = 1_000
@@ -30,6 +33,8 @@ OTHER: Final = "<other>"
 
 _SERVICE: Final = ("service", "environment")
 _CALL_SITE: Final = ("service", "environment", "call_site", "hotspot")
+_LAG_EDGE_BINS: Final = range(4, 60, 4)
+"""Bins whose upper edges are the buckets of lag: 1 ms, 2 ms, 4 ms, … 8.192 s."""
 _COMMIT_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _QUERY_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -60,6 +65,14 @@ class Scrape:
     """None when the database did not answer."""
 
 
+@dataclass(slots=True)
+class _Lag:
+    """How late the timers of one service ran, since this process started."""
+
+    bins: list[int]
+    seconds: float = 0.0
+
+
 class Metrics:
     """Owns a registry of its own. Used on the event loop's thread only."""
 
@@ -77,6 +90,14 @@ class Metrics:
         self._duplicated = self._counter(
             "aiocop_reports_duplicated", "Reports that came again after they were stored.", _SERVICE
         )
+        self._loop_s = self._counter("aiocop_loop_seconds", "How long loops were watched.", _SERVICE)
+        self._loop_blocked_s = self._counter(
+            "aiocop_loop_blocked_seconds", "Of that, in slices over the threshold.", _SERVICE
+        )
+        self._loop_starved_s = self._counter(
+            "aiocop_loop_starved_seconds", "Of that, without a CPU because the host gave none.", _SERVICE
+        )
+        self._lag: dict[tuple[str, str], _Lag] = {}
         self._commit_s = Histogram(
             "aiocop_collector_commit_seconds",
             "Time of successful commits.",
@@ -110,6 +131,8 @@ class Metrics:
                 totals[1] += cost.count
             elif len(self._hotspots) < MAX_TRACKED:
                 self._hotspots[hotspot_id] = [cost.blocked_us, cost.count]
+        for service_id, loops in activity.loops.items():
+            self._count_loops(self._service(service_id), loops)
         for (service_id, reason), amount in activity.dropped.items():
             if len(self._reasons) < MAX_REASONS:
                 self._reasons.add(reason)
@@ -117,6 +140,16 @@ class Metrics:
             self._dropped.labels(*self._service(service_id), known).inc(amount)
         for service_id, amount in activity.duplicated.items():
             self._duplicated.labels(*self._service(service_id)).inc(amount)
+
+    def _count_loops(self, labels: tuple[str, str], loops: LoopTotals) -> None:
+        told = loops.named()
+        self._loop_s.labels(*labels).inc(told["observed_us"] / 1e6)
+        self._loop_blocked_s.labels(*labels).inc(told["blocked_us"] / 1e6)
+        self._loop_starved_s.labels(*labels).inc(told["starved_us"] / 1e6)
+        lag = self._lag.setdefault(labels, _Lag([0] * BIN_COUNT))
+        lag.seconds += told["lag_us"] / 1e6
+        for index, count in loops.bins.items():
+            lag.bins[index] += count
 
     def time_query(self, endpoint: str, seconds: float) -> None:
         """Call after each answer, with the path as OpenAPI writes it."""
@@ -153,6 +186,7 @@ class Metrics:
             blocked_s.add_metric(labels, blocked_us / 1e6)
             calls.add_metric(labels, count)
         yield from (blocked_s, calls)
+        yield _lag_family(self._lag)
         yield from _intake(scrape.counters)
         yield _gauge("aiocop_collector_pending_reports", "Reports not yet committed.", scrape.status.pending_reports)
         yield _gauge("aiocop_collector_pending_bytes", "Bytes not yet committed.", scrape.status.pending_bytes)
@@ -182,6 +216,17 @@ class _Source(MetricSource):
 
     def collect(self) -> Iterator[Metric]:
         return self._metrics.families()
+
+
+def _lag_family(lag: Mapping[tuple[str, str], _Lag]) -> Metric:
+    family = HistogramMetricFamily("aiocop_loop_lag_seconds", "How late timers of loops ran.", labels=_SERVICE)
+    for labels, told in lag.items():
+        totals = list(accumulate(told.bins))
+        buckets: list[tuple[str, float]] = [
+            (str(UPPER_EDGES_NS[index] / 1e9), totals[index]) for index in _LAG_EDGE_BINS
+        ]
+        family.add_metric(labels, [*buckets, ("+Inf", totals[-1])], told.seconds)
+    return family
 
 
 def _intake(counters: Mapping[str, int]) -> Iterator[Metric]:

@@ -32,6 +32,7 @@ from aiocop_wire.messages import (
     Health,
     Hello,
     Identity,
+    LoopDelta,
     Message,
     Overhead,
     Refused,
@@ -321,6 +322,35 @@ def _read_delta(item: object) -> SiteDelta:
     return SiteDelta(site, count, slow_count, blocked_us, max_us, bins)
 
 
+def _read_loop(item: object) -> LoopDelta:
+    if type(item) is not tuple or len(item) < 5:
+        raise _fail("loop", "an array of at least 5", item)
+    number, thread_name, loop = item[:3]
+    amounts = item[3:11]
+    bins = item[11] if len(item) > 11 else ()
+    if (
+        type(number) is not int
+        or not 0 <= number <= _MAX_U32
+        or not all(type(name) is str and len(name) <= limits.MAX_NAME for name in (thread_name, loop))
+        or not all(type(amount) is int and 0 <= amount <= _MAX_U63 >> 10 for amount in amounts)
+        or type(bins) is not tuple
+        or len(bins) % 2
+        or len(bins) > 2 * BIN_COUNT
+        or not all(type(index) is int and 0 <= index < BIN_COUNT for index in bins[::2])
+        or not all(type(count) is int and 0 < count <= _MAX_U32 for count in bins[1::2])
+    ):
+        raise MalformedMessageError("loop out of bounds")
+    missing = (0,) * (8 - len(amounts))
+    return LoopDelta._make((number, thread_name, loop, *amounts, *missing, bins))
+
+
+def _read_loops(body: _Body) -> tuple[LoopDelta, ...]:
+    items = _items(body, "loops")
+    if len(items) > limits.MAX_LOOPS:
+        raise _fail("loops", f"an array of at most {limits.MAX_LOOPS}", items)
+    return tuple([_read_loop(item) for item in items])
+
+
 def _read_slow_site(item: object) -> SlowSite:
     if type(item) is not tuple or len(item) < 3 or not all(type(part) is int for part in item[:4]):
         raise _fail("slow event's site", "the array [site_id, count, blocked_us, trace_id, arguments]", item)
@@ -407,6 +437,7 @@ def _read_slow_event(item: object) -> SlowEvent:
         gc_us=_int(item, "gc_us", default=0),
         context=_read_values(item, "context", limits.MAX_CONTEXT_ITEMS),
         capture=_read_capture(item),
+        waiting=_int(item, "waiting", default=-1, low=-1),
     )
 
 
@@ -471,6 +502,7 @@ def _read_report(body: _Body) -> Report:
         dropped=_read_dropped(body),
         health=_read_health(body),
         stalls=tuple([_read_stall(item) for item in _items(body, "stalls")]),
+        loops=_read_loops(body),
     )
 
 

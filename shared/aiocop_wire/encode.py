@@ -102,6 +102,8 @@ def _slow_event_body(event: SlowEvent) -> dict[str, Any]:
         "gc_us": event.gc_us,
         "context": dict(event.context),
     }
+    if event.waiting >= 0:
+        body["waiting"] = event.waiting
     if event.capture is not None:
         body["capture"] = _capture_body(event.capture)
     return body
@@ -187,6 +189,8 @@ def _report_body(report: Report) -> dict[str, Any]:
     }
     if report.stalls:
         body["stalls"] = [_stall_body(stall) for stall in report.stalls]
+    if report.loops:
+        body["loops"] = report.loops  # named tuples, as above
     return body
 
 

@@ -35,6 +35,9 @@ MAX_CONTEXT_ITEMS: Final = 32
 MAX_ARGUMENTS: Final = 16
 """Arguments of one call in a slow event."""
 
+MAX_LOOPS: Final = 64
+"""Loop threads that one report keeps apart."""
+
 MAX_FEATURES: Final = 32
 """Names in the features of one hello or welcome."""
 

@@ -16,7 +16,8 @@ line in the history below and new golden files; the old golden files stay.
 
 History of versions
     1   the first. Later: Welcome.features, Stall, Report.stalls, Datagram.stall; Hello.features, Control, Controlled,
-        SlowEvent.capture; Health.overhead; SlowSite.arguments.
+        SlowEvent.capture; Health.overhead; SlowSite.arguments;
+        SlowEvent.waiting, Report.loops.
 """
 
 from collections.abc import Mapping
@@ -196,6 +197,31 @@ class SiteDelta(NamedTuple):
     """Histogram of the blocked times, sparse: bin, count, bin, count, … (see histogram.py)."""
 
 
+class LoopDelta(NamedTuple):
+    """What one loop thread did in the window of a report."""
+
+    number: int
+    """1, 2, 3, … in its process; 0 for all those that are too many to be kept apart."""
+    thread_name: str
+    loop: str
+    """`asyncio` or `uvloop`; empty where it is not known yet."""
+    observed_us: int
+    """How long it was watched."""
+    blocked_us: int
+    """Of that, in slices over the threshold, and in turns of many short callbacks that were over it together."""
+    starved_us: int = 0
+    """Of that, without a CPU because the host gave none."""
+    slow_slices: int = 0
+    waiting: int = 0
+    """Callbacks that waited behind those slices, summed over them: 0 where the loop does not show it."""
+    waiting_max: int = 0
+    lag_us: int = 0
+    """Sum over all timers of how late each one ran."""
+    lag_max_us: int = 0
+    lag_bins: tuple[int, ...] = ()
+    """Histogram of how late timers ran, sparse (see histogram.py)."""
+
+
 class SlowSite(NamedTuple):
     """A site's part in one slow event."""
 
@@ -248,6 +274,8 @@ class SlowEvent(NamedTuple):
     gc_us: int = 0
     context: Mapping[str, ContextValue] = MappingProxyType({})
     capture: Capture | None = None
+    waiting: int = -1
+    """Callbacks that were ready or due when it ended: what it cost others. -1 where the loop does not show it."""
 
 
 class Stall(NamedTuple):
@@ -312,6 +340,8 @@ class Report(NamedTuple):
     health: Health = Health()
     stalls: tuple[Stall, ...] = ()
     """Those that have ended."""
+    loops: tuple[LoopDelta, ...] = ()
+    """The process's loop threads, idle ones too."""
 
 
 class Farewell(NamedTuple):

@@ -17,6 +17,7 @@ from aiocop_wire import (
     Health,
     Hello,
     Identity,
+    LoopDelta,
     Message,
     Overhead,
     Refused,
@@ -139,6 +140,13 @@ GOLDEN: dict[str, Message] = {
                 )
             ),
         )
+    ),
+    "v1-report-loops": _REPORT._replace(
+        loops=(
+            LoopDelta(1, "MainThread", "asyncio", 1_000_000, 45_000, 2_000, 1, 12, 12, 61_000, 44_100, (0, 90, 26, 2)),
+            LoopDelta(2, "worker", "uvloop", 1_000_000, 0),
+        ),
+        slow_events=(_REPORT.slow_events[0]._replace(waiting=12),),
     ),
     "v1-report-stalls": _REPORT._replace(stalls=(_STALL._replace(state="ended"),)),
     "v1-datagram-stall": Datagram(identity=_IDENTITY, define=_DEFINE, stall=_STALL),

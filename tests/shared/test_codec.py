@@ -13,6 +13,7 @@ from aiocop_wire import (
     Frame,
     Hello,
     Identity,
+    LoopDelta,
     MalformedMessageError,
     Message,
     OversizedMessageError,
@@ -217,6 +218,8 @@ def test_a_newer_peer_may_say_more(name):
     # Nor have arguments: a map whose keys are data, and which is missing where there are none.
     for site, original in zip(_slow_sites(widened), _slow_sites(body), strict=True):
         site[4:] = [original[4] if len(original) > 4 else {}, "from the future"]
+    for loop, original in zip(widened.get("loops", ()), body.get("loops", ()), strict=True):
+        loop[11] = original[11]
     assert decode(msgpack.packb([kind, widened, "from the future"])) == GOLDEN[name]
 
 
@@ -241,6 +244,8 @@ def test_an_older_peer_may_say_less():
     event = {"started_at_ms": 1, "elapsed_us": 2, "threshold_us": 3, "cause": "io", "sites": [[7, 1, 2]]}
     body = {"sequence": 1, "started_at_ms": 2, "span_ms": 3, "slow_events": [event]}
     assert decode(msgpack.packb(["report", body])).slow_events[0].sites[0].arguments == {}
+    body = {"sequence": 1, "started_at_ms": 2, "span_ms": 3, "loops": [[1, "MainThread", "asyncio", 4, 5]]}
+    assert decode(msgpack.packb(["report", body])).loops == (LoopDelta(1, "MainThread", "asyncio", 4, 5),)
     define = decode(msgpack.packb(["define", {"sites": [[1, "open", 2, "io", "io_blocking", 10, [["a.py", 1, "f"]]]]}]))
     assert (define.sites[0].call_site, define.sites[0].advice, define.sites[0].frames[0].kind) == (0, "", 0)
 

@@ -15,6 +15,7 @@ _SHA256 = {
     "v1-controlled": "1b567ed84308639f33f677e7a875f8ed9e90a0b69a7e5dedf3d6b5eefa51a811",
     "v1-hello-features": "bb13712ac305af139c74496b2b245b76279e59c35bc216210d3d2f5d5e9ab352",
     "v1-report-arguments": "f83af8a4fead2ac77c612a8c4c52fd65bb7de0bc5c2643db5bd0ed01bf475565",
+    "v1-report-loops": "1bec9e0c4ede5261faff132a29b305694e800ad6e4afac6668d8af24c15720b7",
     "v1-report-capture": "96e8cd7871d23b628822259138546601461cf6b842b76481ab3019ec4452a716",
     "v1-ack": "ee2701a047aae73b15369a465d12a626cb89a64f7545bac85f4a7197b952cf5d",
     "v1-datagram": "e940fa5023538b14089454d21b48ffcf0fcdb704f5b04ce4dad2290db4e0807c",

@@ -21,6 +21,7 @@ from aiocop_wire import (
     Health,
     Hello,
     Identity,
+    LoopDelta,
     MalformedMessageError,
     Overhead,
     OversizedMessageError,
@@ -44,6 +45,7 @@ _FLOWING = " ".join(_TEXT.split())
 _WORDS = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`\n]+)`", _TEXT))))
 _MESSAGES = (Hello, Welcome, Refused, Ack, Control, Define, Report, Stall, Controlled, Farewell, Datagram)
 _ITEMS = (
+    LoopDelta,
     Identity,
     SiteDefinition,
     TraceDefinition,
@@ -68,7 +70,9 @@ def test_every_message_has_a_section(kind):
     assert f"\n### {kind.__name__.lower()}\n" in _TEXT
 
 
-@pytest.mark.parametrize("kind", [SiteDefinition, TraceDefinition, SiteDelta, SlowSite, CaptureRequest, CapturedMoment])
+@pytest.mark.parametrize(
+    "kind", [SiteDefinition, TraceDefinition, SiteDelta, SlowSite, CaptureRequest, CapturedMoment, LoopDelta]
+)
 def test_the_elements_of_an_item_are_in_their_order(kind):
     assert f"`[{', '.join(kind._fields)}]`" in _TEXT
 

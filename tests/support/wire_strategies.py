@@ -21,6 +21,7 @@ from aiocop_wire import (
     Health,
     Hello,
     Identity,
+    LoopDelta,
     Overhead,
     Refused,
     Report,
@@ -98,6 +99,7 @@ captures = st.builds(
     moments=st.lists(moments, max_size=3).map(tuple),
     traces=st.lists(frames, max_size=2).map(tuple),
 )
+loops = st.builds(LoopDelta, u32, names, names, *[micros] * 8, sparse_bins)
 slow_events = st.builds(
     SlowEvent,
     started_at_ms=u63,
@@ -115,6 +117,7 @@ slow_events = st.builds(
     gc_us=u63,
     context=st.dictionaries(names, context_values, max_size=4),
     capture=st.none() | captures,
+    waiting=st.integers(-1, 2**63 - 1),
 )
 stalls = st.builds(
     Stall,
@@ -138,6 +141,7 @@ reports = st.builds(
     dropped=st.dictionaries(names, u63, max_size=4),
     health=st.builds(Health, recorded=u63, slices=u63, agent_cpu_us=u63, overhead=st.none() | overheads),
     stalls=st.lists(stalls, max_size=2).map(tuple),
+    loops=st.lists(loops, max_size=3).map(tuple),
 )
 farewells = st.builds(Farewell, last_sequence=u63)
 versions = st.just(PROTOCOL_VERSION)

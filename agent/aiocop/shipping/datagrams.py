@@ -9,11 +9,12 @@ from typing import Final, NamedTuple
 
 from aiocop.shipping.fit import fit_event, fit_site, fit_trace, shorten_frame
 from aiocop.shipping.reports import used_sites, used_traces
-from aiocop_wire import ContextValue, Define, Frame, SiteDefinition, SiteDelta, SlowEvent, TraceDefinition
+from aiocop_wire import ContextValue, Define, Frame, LoopDelta, SiteDefinition, SiteDelta, SlowEvent, TraceDefinition
 
 _ENVELOPE_BYTES: Final = 420  # a datagram with an identity and an empty report, less the identity's texts
 _DELTA_BYTES: Final = 28
 _EVENT_BYTES: Final = 220
+_LOOP_BYTES: Final = 60
 _SHORTEST_TEXT: Final = 30
 _SHORTEST_VALUE: Final = 60
 
@@ -25,6 +26,7 @@ class Part(NamedTuple):
     events: tuple[SlowEvent, ...] = ()
     sites: tuple[SiteDefinition, ...] = ()
     traces: tuple[TraceDefinition, ...] = ()
+    loops: tuple[LoopDelta, ...] = ()
 
     @property
     def define(self) -> Define:
@@ -36,10 +38,17 @@ class Part(NamedTuple):
 
 
 def cut(
-    deltas: Iterable[SiteDelta], events: Iterable[SlowEvent], define: Define, *, budget_bytes: int
+    deltas: Iterable[SiteDelta],
+    events: Iterable[SlowEvent],
+    define: Define,
+    loops: Iterable[LoopDelta] = (),
+    *,
+    budget_bytes: int,
 ) -> Iterator[Part]:
     """Parts that together hold everything, each with those definitions of `define` that it uses."""
     cutter = _Cutter(define, budget_bytes - _ENVELOPE_BYTES)
+    for loop in loops:
+        yield from cutter.add_loop(loop)
     for delta in deltas:
         yield from cutter.add_delta(delta)
     for event in events:
@@ -62,9 +71,17 @@ class _Cutter:
         self._part_events: list[SlowEvent] = []
         self._part_sites: dict[int, SiteDefinition] = {}
         self._part_traces: dict[int, TraceDefinition] = {}
+        self._part_loops: list[LoopDelta] = []
+
+    def add_loop(self, loop: LoopDelta) -> tuple[Part, ...]:
+        """Take what a loop did; the part that was full before it, if it was."""
+        texts = len(loop.thread_name) + len(loop.loop)
+        full = self._make_room(_LOOP_BYTES + texts + 3 * len(loop.lag_bins), {}, {})
+        self._part_loops.append(loop)
+        return full
 
     def add_delta(self, delta: SiteDelta) -> tuple[Part, ...]:
-        """Take `delta`; the part that was full before it, if it was. Runs per site and second."""
+        """The same with a delta. Runs per site and second."""
         own_bytes = _DELTA_BYTES + 3 * len(delta.bins)
         site = self._sites.get(delta.site_id)
         sites = {} if site is None else {site.site_id: site}
@@ -95,13 +112,14 @@ class _Cutter:
 
     def rest(self) -> tuple[Part, ...]:
         """The part begun, and begin another."""
-        if not self._part_deltas and not self._part_events:
+        if not self._part_deltas and not self._part_events and not self._part_loops:
             return ()
         part = Part(
             tuple(self._part_deltas),
             tuple(self._part_events),
             tuple(self._part_sites.values()),
             tuple(self._part_traces.values()),
+            tuple(self._part_loops),
         )
         self._start()
         return (part,)
@@ -136,6 +154,11 @@ def smaller(part: Part) -> tuple[Part, ...]:
     In this order: halves; definitions in datagrams of their own; definitions and events cut down. Empty when nothing is
     left that could go.
     """
+    if part.loops and part != Part(loops=part.loops):
+        return (Part(loops=part.loops), part._replace(loops=()))
+    if len(part.loops) > 1:
+        half = len(part.loops) // 2
+        return (Part(loops=part.loops[:half]), Part(loops=part.loops[half:]))
     if len(part.deltas) + len(part.events) > 1:
         return _halves(part)
     if len(part.sites) + len(part.traces) > 1 or ((part.sites or part.traces) and (part.deltas or part.events)):
@@ -146,6 +169,7 @@ def smaller(part: Part) -> tuple[Part, ...]:
         tuple(_smaller_event(event) for event in part.events),
         tuple(_smaller_site(site) for site in part.sites),
         tuple(_smaller_trace(trace) for trace in part.traces),
+        tuple(loop._replace(thread_name=loop.thread_name[:_SHORTEST_TEXT]) for loop in part.loops),
     )
     return () if shrunk == part else (shrunk,)
 

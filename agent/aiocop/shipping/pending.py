@@ -10,7 +10,8 @@ from itertools import chain
 from typing import Final
 
 from aiocop._stdlib import urandom
-from aiocop_wire import SiteDelta, SlowEvent, add_sparse, to_sparse
+from aiocop.shipping.loop_deltas import merge_loops
+from aiocop_wire import LoopDelta, SiteDelta, SlowEvent, add_sparse, to_sparse
 from aiocop_wire.histogram import BIN_COUNT
 
 MINUTE_MS: Final = 60_000
@@ -20,12 +21,19 @@ _MAX_COUNT: Final = (1 << 32) - 1  # of one delta, see docs/wire.md
 class PendingWindow:
     """What was counted between two times of one minute."""
 
-    __slots__ = ("calls", "deltas", "ended_at_ms", "started_at_ms")
+    __slots__ = ("calls", "deltas", "ended_at_ms", "loops", "started_at_ms")
 
-    def __init__(self, started_at_ms: int, ended_at_ms: int, deltas: tuple[SiteDelta, ...]) -> None:
+    def __init__(
+        self,
+        started_at_ms: int,
+        ended_at_ms: int,
+        deltas: tuple[SiteDelta, ...],
+        loops: tuple[LoopDelta, ...] = (),
+    ) -> None:
         self.started_at_ms = started_at_ms
         self.ended_at_ms = ended_at_ms
         self.deltas = deltas
+        self.loops = loops
         self.calls = sum(delta.count for delta in deltas)
 
     @property
@@ -39,7 +47,9 @@ class PendingWindow:
         return max(0, end_ms - self.started_at_ms)
 
     def merged_with(self, later: "PendingWindow") -> "PendingWindow":
-        return PendingWindow(self.started_at_ms, later.ended_at_ms, merge_deltas(self.deltas, later.deltas))
+        deltas = merge_deltas(self.deltas, later.deltas)
+        loops = merge_loops((*self.loops, *later.loops)) if self.loops else later.loops
+        return PendingWindow(self.started_at_ms, later.ended_at_ms, deltas, loops)
 
 
 def merge_deltas(first: Iterable[SiteDelta], second: Iterable[SiteDelta]) -> tuple[SiteDelta, ...]:
@@ -86,7 +96,7 @@ class PendingWindows:
 
     def add(self, window: PendingWindow) -> None:
         """Keep `window`; merge where the minute is the same or the bound is passed."""
-        if not window.deltas:
+        if not window.deltas and not window.loops:
             return
         windows = self._windows
         if windows and windows[-1].minute == window.minute:
@@ -99,6 +109,10 @@ class PendingWindows:
             both = oldest.merged_with(next_oldest)
             windows.appendleft(both)
             self._deltas += len(both.deltas) - len(oldest.deltas) - len(next_oldest.deltas)
+
+    def presses(self) -> bool:
+        """Whether there is more than what loops have done in the minute that goes on: that can wait."""
+        return len(self._windows) > 1 or bool(self._windows and self._windows[0].deltas)
 
     def oldest(self) -> PendingWindow:
         return self._windows[0]

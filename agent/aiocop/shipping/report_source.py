@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Collection, Mapping
 from typing import NamedTuple, Protocol
 
-from aiocop_wire import Control, Controlled, Define, Health, SiteDelta, SlowEvent, Stall
+from aiocop_wire import Control, Controlled, Define, Health, LoopDelta, SiteDelta, SlowEvent, Stall
 
 
 class Window(NamedTuple):
@@ -14,6 +14,8 @@ class Window(NamedTuple):
     slow_events: tuple[SlowEvent, ...]
     dropped: Mapping[str, int]
     """Totals since the start, by reason: blocking calls, and slow events where the reason ends in `_events`."""
+    loops: tuple[LoopDelta, ...] = ()
+    """What the process's loops did, idle ones too."""
 
 
 class ReportSource(Protocol):

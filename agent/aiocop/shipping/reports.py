@@ -43,7 +43,7 @@ def freeze(
     `stalls`, at most MAX_STALLS of them, come in a report of their own: after the counts of their slices.
     """
     fitted = tuple([fit_event(event) for event in events])
-    parts = list(_parts(window.deltas, fitted)) or ([] if stalls else [((), ())])
+    parts = list(_parts(window.deltas, fitted)) or ([] if stalls and not window.loops else [((), ())])
     frozen: list[FrozenReport] = []
     parts.reverse()
     while parts:
@@ -57,6 +57,7 @@ def freeze(
                 slow_events=part_events,
                 dropped=dropped,
                 health=health,
+                loops=() if frozen else window.loops,
             )
         )
         if len(data) > MAX_MESSAGE_BYTES and len(deltas) + len(part_events) > 1:

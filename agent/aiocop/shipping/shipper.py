@@ -319,13 +319,19 @@ class Shipper:
         stalls = self._stalls
         if stalls is not None:
             transport.show_stalls(now_ns, stalls.going_on())
-        while transport.ready() and (self._windows or self._events or (stalls is not None and stalls.ended)):
+        while transport.ready() and self._has_something_to_send(now_ns):
             self._next_heartbeat_ns = now_ns + _HEARTBEAT_NS
             self._send_oldest(now_ns, wall_ms)
         if transport.ready() and now_ns >= self._next_heartbeat_ns:
             self._next_heartbeat_ns = now_ns + _HEARTBEAT_NS
             transport.send(now_ns, PendingWindow(wall_ms, wall_ms, ()), ())
         transport.turn(now_ns, 0)
+
+    def _has_something_to_send(self, now_ns: int) -> bool:
+        if self._events or (self._stalls is not None and self._stalls.ended) or self._windows.presses():
+            return True
+        # What idle loops did goes with the sign of life that is due anyway, unless somebody waits for all there is.
+        return bool(self._windows) and (bool(self._requests) or now_ns >= self._next_heartbeat_ns)
 
     def _send_oldest(self, now_ns: int, wall_ms: int) -> None:
         window = self._windows.oldest() if self._windows else PendingWindow(wall_ms, wall_ms, ())
@@ -348,7 +354,7 @@ class Shipper:
         taken = self._source.take()
         for request in self._requests:
             request.taken = True
-        window = PendingWindow(self._window_started_ms, wall_ms, taken.deltas)
+        window = PendingWindow(self._window_started_ms, wall_ms, taken.deltas, taken.loops)
         self._ledger.take(window.calls, len(taken.slow_events), taken.dropped)
         self._windows.add(window)
         left_out = self._events.add([self._scrubber.scrub(event) for event in taken.slow_events])

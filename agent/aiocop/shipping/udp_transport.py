@@ -229,7 +229,8 @@ class UdpTransport(ReconnectingTransport):
             for _ in range(_STALL_ENDS):
                 self._send_stall(stall)
         define = self._due_definitions(now_ns, window, events)
-        parts = list(cut(window.deltas, events, define, budget_bytes=self._limit_bytes - self._seal_bytes)) or [Part()]
+        budget_bytes = self._limit_bytes - self._seal_bytes
+        parts = list(cut(window.deltas, events, define, window.loops, budget_bytes=budget_bytes)) or [Part()]
         if self._resolves and now_ns - self._connected_at_ns >= _RESOLVE_AGAIN_NS:
             self._disconnect()  # the name may stand for another host by now
             self.state = WAITING
@@ -281,6 +282,7 @@ class UdpTransport(ReconnectingTransport):
             slow_events=part.events,
             dropped=self._ledger.dropped(),
             health=self._health(),
+            loops=part.loops,
         )
         return self._sealed(Datagram(identity=self._identity(), report=report, define=part.define))
 

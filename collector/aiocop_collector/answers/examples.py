@@ -59,4 +59,6 @@ EXAMPLE_DETAIL: Final[dict[str, Any]] = {
     "agents": [],
     "slow_events": [],
     "captures": [],
+    "waiting_max": 41,
+    "waiting_mean": 12.5,
 }

@@ -190,6 +190,9 @@ class SlowEventAnswer(Answer):
     cpu_ms: float | None = Field(description="CPU time of the loop's thread in the slice; null if not measured.")
     gc_ms: float
     sites: list[SlowSiteAnswer]
+    waiting: int | None = Field(
+        description="Callbacks that were ready or due when it ended; null where the loop does not show them."
+    )
     context: Values = Field(description="What the service lets slow events say of the request, such as its route.")
     capture: str | None = Field(description="Id of the capture that it answered, among the hotspot's `captures`.")
 
@@ -222,6 +225,10 @@ class HotspotDetail(Hotspot):
     captures: list[CaptureAnswer] = Field(
         description="Slices that were asked for in detail, the latest first, at most 20."
     )
+    waiting_max: int | None = Field(
+        description="Most callbacks that waited behind one of these events; null if unknown."
+    )
+    waiting_mean: float | None = Field(description="How many waited behind one of them on average; null if unknown.")
 
 
 class TimelineBucket(Totals):
@@ -238,7 +245,25 @@ class Timeline(Answer):
     buckets: list[TimelineBucket]
 
 
-class ServiceAnswer(Answer):
+class LoopHealthAnswer(Answer):
+    """How loops fare. Lag is how late timers ran; what is null nobody has told, or no timer has run."""
+
+    loop_ms: float = Field(description="How long loops were watched, summed over them.")
+    loop_blocked_ms: float = Field(description="Of that, in slices over the threshold.")
+    blocked_share: float | None = Field(description="The part of loop_ms in which they were blocked.")
+    starved_ms: float = Field(description="Of loop_blocked_ms, without a CPU because the host gave none.")
+    slow_slices: int = Field(description="Slices over the threshold.")
+    waiting: int = Field(description="Callbacks that waited behind those, summed; asyncio only.")
+    waiting_max: int = Field(description="Most that waited behind one.")
+    timers: int = Field(description="Timers that ran.")
+    lag_mean_ms: float | None
+    lag_p50_ms: float | None
+    lag_p95_ms: float | None
+    lag_p99_ms: float | None
+    lag_max_ms: float | None
+
+
+class ServiceAnswer(LoopHealthAnswer):
     """One service in one environment."""
 
     name: str
@@ -339,6 +364,16 @@ class OverheadAnswer(Answer):
     reductions: int = Field(description="How often it gave up detail.")
 
 
+class LoopAnswer(LoopHealthAnswer):
+    """One loop thread of a process, lately."""
+
+    thread_name: str = Field(description="Empty for all loops beyond the first 63 together.")
+    loop: str = Field(description="asyncio or uvloop.")
+    since: Time = Field(
+        description="What is told happened since then, one to two minutes before the agent was last seen."
+    )
+
+
 class AgentAnswer(Answer):
     """One process (from `start()` to its end), and what became of its reports."""
 
@@ -366,6 +401,7 @@ class AgentAnswer(Answer):
     recorded: int = Field(description="Blocking calls the agent has counted.")
     slices: int
     agent_cpu_ms: float = Field(description="CPU time of the agent's own threads.")
+    loops: list[LoopAnswer] = Field(description="How each of its loops fared lately; empty for one that does not tell.")
     overhead: OverheadAnswer | None = Field(description="Null for an agent that does not tell.")
     stalls: list[StallInProgress] = Field(description="Loops of it that are frozen now, longest first.")
     control: AgentControl

@@ -66,6 +66,8 @@ async def ask_hotspot(
         max_us=max((site.max_us for site in active), default=0),
         last_seen_ms=hotspot.last_seen_ms,
     )
+    slow_events = await evidence.slow_events_of(connection, hotspot.id, window)
+    waiting = [event.waiting for event in slow_events if event.waiting is not None]
     processes = (await connection.execute(scope.processes([headline.key]))).first()
     builder = RowBuilder(scope.grouping, await _all_blocked_us(connection, window, hotspot, headline), names)
     row = builder.row(
@@ -87,7 +89,9 @@ async def ask_hotspot(
         releases=await _releases(connection, scope),
         traces=await evidence.traces_of(connection, hotspot.id),
         agents=await evidence.agents_of(connection, hotspot.id, window),
-        slow_events=await evidence.slow_events_of(connection, hotspot.id, window),
+        slow_events=slow_events,
+        waiting_max=max(waiting, default=None),
+        waiting_mean=round(sum(waiting) / len(waiting), 3) if waiting else None,
         captures=await captures_at(connection, captures.c.hotspot_id == hotspot.id, int(now_s * 1000)),
     )
 

@@ -129,4 +129,5 @@ def _slow_event(event_id: int, agent: str, started_at_ms: int, event: dict[str, 
         ],
         context=event["context"],
         capture=event.get("capture"),
+        waiting=event.get("waiting"),  # an older collector did not keep it
     )

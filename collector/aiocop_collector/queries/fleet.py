@@ -24,6 +24,7 @@ from aiocop_collector.queries.control import agent_control, service_controls
 from aiocop_collector.queries.filters import Filters
 from aiocop_collector.queries.groupings import GROUPINGS
 from aiocop_collector.queries.hotspots import window_answer
+from aiocop_collector.queries.loops import health_fields, loop_answers, loops_by_service
 from aiocop_collector.queries.rows import milliseconds
 from aiocop_collector.queries.scope import Scope, exact_sum, open_scope
 from aiocop_collector.queries.windows import Window, parse_instant, parse_window
@@ -31,6 +32,7 @@ from aiocop_collector.store.agents import chunks, read_overhead
 from aiocop_collector.store.control import load_all_wanted
 from aiocop_collector.store.horizons import load_horizons
 from aiocop_collector.store.ids import to_hex
+from aiocop_collector.store.loops import read_recent
 from aiocop_collector.store.schema import agents, hotspots, releases, services, sites, stalls
 
 
@@ -106,6 +108,7 @@ async def ask_services(connection: AsyncConnection, question: FleetQuestion, now
     by_age = select(releases.c.service_id, releases.c.name).order_by(releases.c.first_seen_ms, releases.c.name)
     for service_id, name in await connection.execute(by_age):
         names[service_id].append(name)
+    loops = await loops_by_service(connection, scope.window)
     return ServicesAnswer(
         window=window_answer(scope.window),
         services=[
@@ -120,6 +123,7 @@ async def ask_services(connection: AsyncConnection, question: FleetQuestion, now
                 control=controls[row.id],
                 first_seen=to_rfc3339(row.first_seen_ms),
                 last_seen=to_rfc3339(row.last_seen_ms),
+                **health_fields(loops.get(row.id)),
             )
             for row in rows
         ],
@@ -262,6 +266,7 @@ def _agent(row: Row[Any], frozen: list[StallInProgress], control: AgentControl) 
         recorded=row.recorded,
         slices=row.slices,
         agent_cpu_ms=milliseconds(row.agent_cpu_us),
+        loops=loop_answers(read_recent(row.loops)),
         overhead=_overhead(row.overhead),
         stalls=frozen,
         control=control,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from aiocop_collector.store.agents import AgentRecord
 from aiocop_collector.store.fold import Fold
+from aiocop_collector.store.loops import LoopFold, LoopTotals
 
 
 @dataclass(slots=True)
@@ -28,9 +29,11 @@ class Activity:
     """By service and reason: what agents said they had to drop since they said so last."""
     duplicated: Mapping[int, int]
     """By service: reports that were in the store already."""
+    loops: Mapping[int, LoopTotals]
+    """By service: how its loops fared."""
 
 
-def activity_of(fold: Fold, records: Iterable[AgentRecord], hotspot_of: Mapping[int, int]) -> Activity:
+def activity_of(fold: Fold, loops: LoopFold, records: Iterable[AgentRecord], hotspot_of: Mapping[int, int]) -> Activity:
     """`records` are the agents' rows with everything applied; `hotspot_of` is by site."""
     hotspots: dict[int, Cost] = {}
     for site_id, (count, slow_count, blocked_us) in fold.costs().items():
@@ -51,4 +54,4 @@ def activity_of(fold: Fold, records: Iterable[AgentRecord], hotspot_of: Mapping[
             dropped[key] = dropped.get(key, 0) + amount
         if record.newly_duplicated:
             duplicated[record.service_id] = duplicated.get(record.service_id, 0) + record.newly_duplicated
-    return Activity(services, hotspots, dropped, duplicated)
+    return Activity(services, hotspots, dropped, duplicated, loops.by_service())

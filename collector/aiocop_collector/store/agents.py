@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from aiocop_collector.arrivals import Arrival, Transport
 from aiocop_collector.store import ids
 from aiocop_collector.store.delivery import Delivery
+from aiocop_collector.store.loops import recent_with
 from aiocop_collector.store.schema import agents
 from aiocop_collector.store.statements import Statements
 from aiocop_wire import Controlled, Health, Identity, Overhead
@@ -44,6 +45,7 @@ class AgentRecord:
         self._dropped: Mapping[str, int] = json.loads(row["dropped"])
         self._health = Health(row["recorded"], row["slices"], row["agent_cpu_us"], read_overhead(row["overhead"]))
         self._told = read_told(row["control"])
+        self._loops: str | None = row["loops"]
         self._dropped_before = self._dropped
         self._duplicated_before: int = row["reports_duplicated"]
 
@@ -74,6 +76,9 @@ class AgentRecord:
         admit = self.delivery.admit_ordered if ordered else self.delivery.admit_unordered
         if not admit(report.sequence):
             return False
+        if report.loops:
+            ended_at_ms = report.started_at_ms + report.span_ms
+            self._loops = recent_with(self._loops, report.loops, report.started_at_ms, ended_at_ms)
         if latest:
             self._dropped = dict(report.dropped)
             self._health = report.health
@@ -107,6 +112,7 @@ class AgentRecord:
             self._health.agent_cpu_us,
             _overhead_text(self._health.overhead),
             _told_text(self._told),
+            self._loops,
         )
 
 
@@ -192,7 +198,8 @@ def _new_row(arrival: Arrival, now_ms: int) -> tuple[Any, ...]:
         "recorded": 0,
         "slices": 0,
         "agent_cpu_us": 0,
-        "control": None,
         "overhead": None,
+        "control": None,
+        "loops": None,
     }
     return AgentRecord(arrival.identity, arrival.transport, nothing_yet).values(now_ms)

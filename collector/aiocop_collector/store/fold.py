@@ -21,7 +21,7 @@ MAX_CLOCK_AHEAD_MS: Final = 86_400_000
 """A report from further in the future than this has a wrong clock: it counts as of now."""
 
 _MAX_SPAN_MS: Final = 60_000
-_MAX_TOTAL: Final = 1 << 42
+MAX_TOTAL: Final = 1 << 42
 """Most that one commit adds to one number (50 days, in microseconds): a hostile agent cannot make a day's column
 overflow, which would make the database refuse everybody else's reports for it."""
 _SPAN_STEP: Final = 8  # spans start and end at multiples of it, so that there are at most 66 statements
@@ -99,6 +99,7 @@ class SampledEvent:
                 "gc_us": event.gc_us,
                 "context": dict(event.context),
                 "capture": None if event.capture is None else ids.to_hex(ids.to_signed(event.capture.request_id)),
+                "waiting": event.waiting if event.waiting >= 0 else None,
             },
             separators=(",", ":"),
         )
@@ -225,7 +226,7 @@ class Fold:
                 for index in range(3):
                     known[index] += row[index]
                 known[3] = max(known[3], row[3])
-        return [(*key, *[min(value, _MAX_TOTAL) for value in merged[key]]) for key in sorted(merged)]
+        return [(*key, *[min(value, MAX_TOTAL) for value in merged[key]]) for key in sorted(merged)]
 
     def histograms(self, resolution: Resolution) -> dict[Span, list[tuple[int | None, ...]]]:
         """Rows of a histogram table by the span of bins they fill: the key, then a value for each bin of the span.
@@ -243,11 +244,10 @@ class Fold:
         rows: dict[Span, list[tuple[int | None, ...]]] = {}
         for key in sorted(merged):
             bins = merged[key]
-            first = min(bins) // _SPAN_STEP * _SPAN_STEP
-            end = min((max(bins) // _SPAN_STEP + 1) * _SPAN_STEP, BIN_COUNT)
+            first, end = filled_span(bins)
             values: list[int | None] = [None] * (end - first)
             for index, count in bins.items():
-                values[index - first] = min(count, _MAX_TOTAL)
+                values[index - first] = min(count, MAX_TOTAL)
             rows.setdefault((first, end), []).append((*key, *values))
         return rows
 
@@ -271,6 +271,11 @@ class Fold:
             for event in sorted(events, key=_by_time)[-MAX_EVENTS_PER_HOTSPOT:]
         ]
         return sorted(rows)
+
+
+def filled_span(bins: Collection[int]) -> Span:
+    """The span of columns that holds these bins."""
+    return min(bins) // _SPAN_STEP * _SPAN_STEP, min((max(bins) // _SPAN_STEP + 1) * _SPAN_STEP, BIN_COUNT)
 
 
 def _by_time(event: SampledEvent) -> tuple[int, int]:

@@ -19,6 +19,7 @@ to agree on one. Times are integers: `_ms` Unix milliseconds, `bucket_s` the Uni
     control_history                  who changed that, and when
     control_revision                 at most one row: how many changes there were
 
+    loops_{minute,hour,day}          per (bucket, service): how its loops fare, with a histogram of lag
     outbox                           messages for webhooks, and what became of them
     rollups_span, histograms_span    neighbouring buckets summed once they are over (see spans.py)
     spans                            which of them are there and true
@@ -30,7 +31,7 @@ empty bin is NULL: one byte in SQLite, one bit in PostgreSQL. Migrations live in
 exactly this; a test compares them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -89,6 +90,7 @@ agents: Final = Table(
     Column("agent_cpu_us", BigInteger, nullable=False),
     Column("overhead", Text),  # JSON array of aiocop_wire.Overhead, as the agent last said; NULL where it never did
     Column("control", Text),  # JSON: whether the agent can be controlled, and what is in force; NULL: it never told
+    Column("loops", Text),  # JSON, what its loops did of late (see store/loops.py); NULL where it never said
     sqlite_with_rowid=False,
 )
 
@@ -359,6 +361,34 @@ RESOLUTIONS: Final[tuple[Resolution, ...]] = tuple(
     for name, seconds in (("minute", 60), ("hour", 3600), ("day", 86_400))
 )
 """Finest first."""
+
+LOOP_COUNTERS: Final = (
+    "observed_us",
+    "blocked_us",
+    "starved_us",
+    "slow_slices",
+    "waiting",
+    "waiting_max",
+    "lag_us",
+    "lag_max_us",
+)
+"""As aiocop_wire.LoopDelta calls them."""
+
+
+def _loops(resolution: str) -> Table:
+    return Table(
+        f"loops_{resolution}",
+        metadata,
+        Column("bucket_s", BigInteger, primary_key=True, autoincrement=False),
+        Column("service_id", BigInteger, primary_key=True, autoincrement=False),
+        *[Column(name, BigInteger, nullable=False) for name in LOOP_COUNTERS],
+        *_bin_columns(),
+        sqlite_with_rowid=False,
+    )
+
+
+LOOPS: Final[Mapping[str, Table]] = {resolution.name: _loops(resolution.name) for resolution in RESOLUTIONS}
+"""How loops fare, by the name of the resolution: per (bucket, service) counters and the histogram of lag."""
 
 spans: Final = Table(
     "spans",

@@ -23,6 +23,7 @@ from aiocop_collector.store.captured import store_captured
 from aiocop_collector.store.condense import hold_spans, strike_off
 from aiocop_collector.store.dimensions import write_sites
 from aiocop_collector.store.fold import MAX_EVENTS_PER_HOTSPOT, Fold, Reporter, Sighting, SiteIds
+from aiocop_collector.store.loops import LoopFold
 from aiocop_collector.store.reopening import Process, reopen
 from aiocop_collector.store.ruling import apply_rules_to_defined
 from aiocop_collector.store.sites import Defined, KnownSite, SiteMemory, frames_json
@@ -87,6 +88,7 @@ class Transaction:
         self._memory = memory
         self._now_ms = now_ms
         self._fold = Fold(memory.site_ids, now_ms=now_ms)
+        self._loops = LoopFold()
         self._stalls = StallBook(connection, self._statements, self._fold, now_ms=now_ms)
         self._presence: frozenset[tuple[int, int, str]] = frozenset()
         self._defined: dict[int, Defined] = {}
@@ -120,7 +122,7 @@ class Transaction:
         }
         reopened = await reopen(self._connection, self._fold, processes, sites.hotspot_of, self._now_ms)
         await write_agents(self._connection, self._statements, records, self._now_ms)
-        activity = activity_of(self._fold, records.values(), sites.hotspot_of)
+        activity = activity_of(self._fold, self._loops, records.values(), sites.hotspot_of)
         announced = Announced()
         if self._announcer is not None:
             announced = await self._announcer.announce(
@@ -152,6 +154,7 @@ class Transaction:
             self._stalls.note(reporter, arrival.stalls, arrival.running)
             if record.admit(arrival, self._now_ms) and arrival.report is not None:
                 self._fold.add(reporter, arrival.report, sighting)
+                self._loops.add(record.service_id, arrival.report.loops, sighting.first_seen_ms)
                 self._stalls.note(reporter, reported_ends(arrival.report), None)
 
     def _see(self, record: AgentRecord, sighting: Sighting) -> None:
@@ -178,6 +181,8 @@ class Transaction:
                 statement = self._statements.upsert(
                     resolution.histograms, dict.fromkeys(bins, ADD_BIN), columns=[*_KEY, *bins]
                 )
+                await self._execute(statement, rows)
+            for statement, rows in self._loops.statements(self._statements, resolution):
                 await self._execute(statement, rows)
         minutes_s = self._fold.minutes()
         if minutes_s:
