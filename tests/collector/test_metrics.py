@@ -1,11 +1,13 @@
 """`GET /metrics` of a real collector: what it says grew by what was reported, and only grows."""
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.support.collector import DatagramPeer, StreamPeer, make_identity, make_report, make_site, run_collector
 from tests.support.waiting import wait_until
 
 from aiocop_collector.metrics import MAX_SERVICES, OTHER, Metrics, Scrape
 from aiocop_collector.store.activity import Activity, Cost
+from aiocop_collector.store.loops import LoopTotals
 from aiocop_collector.store.transaction import Outcome
 from aiocop_collector.store.writer import StoreStatus
 from aiocop_wire import Define, SiteDelta
@@ -91,7 +93,7 @@ def test_metrics_say_what_was_reported_and_only_grow(tmp_path):
 
 
 def outcome(**activity) -> Outcome:
-    parts = {"services": {}, "hotspots": {}, "dropped": {}, "duplicated": {}} | activity
+    parts = {"services": {}, "hotspots": {}, "dropped": {}, "duplicated": {}, "loops": {}} | activity
     return Outcome({}, {}, frozenset(), 0, 0, Activity(**parts))
 
 
@@ -109,6 +111,7 @@ def test_cardinality_is_bounded_whatever_is_sent():
                 services={service_id: (f"service-{service_id}", "")},
                 hotspots={service_id: Cost(service_id, 1, 0, service_id)},
                 dropped={(service_id, f"reason-{service_id}"): 1},
+                loops={service_id: LoopTotals([1_000_000, 250_000, 1_000, 1, 7, 7, 33_000, 17_000], {3: 2, 20: 1})},
             ),
             0.1,
         )
@@ -117,6 +120,13 @@ def test_cardinality_is_bounded_whatever_is_sent():
     assert len(by_service) == MAX_SERVICES + 1
     assert of(found, "aiocop_blocking_calls_total", service=OTHER) == 50
     assert of(found, "aiocop_blocking_calls_total") == MAX_SERVICES + 50
+    assert of(found, "aiocop_loop_seconds_total") == MAX_SERVICES + 50
+    assert of(found, "aiocop_loop_blocked_seconds_total", service=OTHER) == 0.25 * 50
+    lag = {le: of(found, "aiocop_loop_lag_seconds_bucket", service=OTHER, le=le) for le in ("0.001", "0.016", "+Inf")}
+    assert lag == {"0.001": 100, "0.016": 150, "+Inf": 150}
+    assert of(found, "aiocop_loop_lag_seconds_bucket", service=OTHER, le="0.008") == 100
+    assert of(found, "aiocop_loop_lag_seconds_sum", service=OTHER) == pytest.approx(0.033 * 50)
+    assert len([key for key in found if key[0] == "aiocop_loop_lag_seconds_bucket"]) == 15 * (MAX_SERVICES + 1)
     call_sites = {dict(key[1:])["hotspot"] for key in found if key[0] == "aiocop_call_site_blocking_calls_total"}
     assert call_sites == {"1049", "1048", "1047"}
     assert len({dict(key[1:])["reason"] for key in found if key[0] == "aiocop_dropped_total"}) == 51

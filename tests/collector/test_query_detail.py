@@ -129,7 +129,7 @@ async def test_slow_events_are_shown_with_their_context(own_store):
     assert detail["slow_events"][0] == {
         "id": f"{1:016x}", "agent": process.agent_id, "started_at": "2026-01-31T12:34:55.250Z", "elapsed_ms": 70.1,
         "threshold_ms": 30.0, "cause": "io", "severity_score": 50, "task_name": "Task-7", "thread_name": "MainThread",
-        "loop": "uvloop", "cpu_ms": None, "gc_ms": 0.0, "context": {"route": "/orders", "retries": 2},
+        "loop": "uvloop", "cpu_ms": None, "gc_ms": 0.0, "waiting": None, "context": {"route": "/orders", "retries": 2},
         "capture": None,
         "sites": [{"site_id": hex_id("a site"), "trace_id": None, "count": 1, "blocked_ms": 70.0, "arguments": {}}],
     }  # fmt: skip

@@ -99,6 +99,7 @@ async def test_agents_say_who_they_are_and_what_became_of_their_reports(api, fle
             "recorded": 1234,
             "slices": 99,
             "agent_cpu_ms": 4.567,
+            "loops": [],
             "overhead": None if process.pid % 2 else OVERHEAD,
             "stalls": [],
             "control": {
