@@ -9,6 +9,7 @@ from aiocop_wire import (
     Define,
     Frame,
     Identity,
+    LoopDelta,
     Report,
     SiteDefinition,
     SiteDelta,
@@ -80,8 +81,20 @@ _events = st.builds(
 )
 
 
+_loops = st.builds(
+    LoopDelta,
+    st.integers(1, 63),
+    st.text(max_size=200),
+    st.just("asyncio"),
+    *[st.integers(0, 2**50)] * 8,
+    st.lists(st.integers(1, 2**31), max_size=86).map(
+        lambda counts: tuple(x for b, c in enumerate(counts) for x in (b, c))
+    ),
+)
+
+
 def _data(part: Part) -> bytes:
-    report = Report(2**40, 2**41, 60_000, part.deltas, part.events)
+    report = Report(2**40, 2**41, 60_000, part.deltas, part.events, loops=part.loops)
     return encode(Datagram(_IDENTITY, report, part.define))
 
 
@@ -99,12 +112,15 @@ def _fitted(part: Part) -> list[Part]:
     st.lists(_events, max_size=4),
     st.lists(_sites(), max_size=4),
     st.lists(st.builds(TraceDefinition, st.integers(1, 50), st.integers(0, 50), _frames), max_size=3),
+    st.lists(_loops, max_size=5),
 )
-def test_everything_fits_and_nothing_that_counts_is_lost(deltas, events, sites, traces):
-    parts = list(cut(deltas, events, Define(tuple(sites), tuple(traces)), budget_bytes=NETWORK_DATAGRAM_BYTES))
+def test_everything_fits_and_nothing_that_counts_is_lost(deltas, events, sites, traces, loops):
+    define = Define(tuple(sites), tuple(traces))
+    parts = list(cut(deltas, events, define, loops, budget_bytes=NETWORK_DATAGRAM_BYTES))
     fitted = [piece for part in parts for piece in _fitted(part)]
     assert [delta for part in fitted for delta in part.deltas] == deltas
     assert sum(part.calls for part in fitted) == sum(delta.count for delta in deltas)
+    assert [loop[3:] for part in fitted for loop in part.loops] == [loop[3:] for loop in loops]
     kept = [event for part in fitted for event in part.events]
     assert [event.elapsed_us for event in kept] == [event.elapsed_us for event in events]
     used = {delta.site_id for delta in deltas} | {site.site_id for event in events for site in event.sites}

@@ -3,8 +3,9 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aiocop.shipping.loop_deltas import merge_loops
 from aiocop.shipping.pending import MINUTE_MS, PendingEvents, PendingWindow, PendingWindows, merge_deltas
-from aiocop_wire import BIN_COUNT, SiteDelta, SlowEvent
+from aiocop_wire import BIN_COUNT, LoopDelta, SiteDelta, SlowEvent
 
 _deltas = st.builds(
     SiteDelta,
@@ -75,3 +76,32 @@ def test_events_past_the_bound_are_sampled_evenly():
     assert 3_000 < sum(event.started_at_ms for event in kept) / 100 < 7_000
     assert len(queue) == 0
     assert queue.add(events[:100]) == 0
+
+
+def _loop(number: int, observed_us: int = 1000) -> LoopDelta:
+    return LoopDelta(number, f"thread-{number}", "asyncio", observed_us, 5, 1, 1, 3, number, 7, number, (2, 1))
+
+
+def test_loops_of_windows_of_one_minute_add_up():
+    windows = PendingWindows()
+    for second in range(3):
+        windows.add(PendingWindow(second * 1000, second * 1000 + 1000, (), (_loop(1), _loop(2))))
+    assert not windows.presses()
+    (first, second) = windows.oldest().loops
+    assert first == LoopDelta(1, "thread-1", "asyncio", 3000, 15, 3, 3, 9, 1, 21, 1, (2, 3))
+    assert (second.number, second.lag_max_us) == (2, 2)
+    windows.add(PendingWindow(MINUTE_MS, MINUTE_MS + 1000, (), (_loop(1),)))
+    assert windows.presses()
+    windows.remove_oldest()
+    assert not windows.presses()
+    windows.add(PendingWindow(MINUTE_MS, MINUTE_MS + 2000, (SiteDelta(1, 1, 0, 1, 1),)))
+    assert windows.presses()
+    assert windows.oldest().loops == (_loop(1),)
+
+
+def test_loops_beyond_the_limit_are_one():
+    merged = merge_loops([_loop(number) for number in range(1, 101)])
+    assert len(merged) == 64
+    (others,) = [loop for loop in merged if loop.number == 0]
+    assert (others.thread_name, others.loop, others.observed_us) == ("", "", 37_000)
+    assert sum(loop.observed_us for loop in merge_loops([*merged, *merged])) == 200_000
