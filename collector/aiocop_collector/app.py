@@ -1,7 +1,10 @@
 """The only place that knows every part: settings in, an application out."""
 
+import importlib
+import importlib.util
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Protocol, cast
 
 from fastapi import Depends, FastAPI
 
@@ -34,14 +37,17 @@ def create_app(settings: Settings) -> FastAPI:
         )
     collector = Collector(settings)
     scraper = Scraper(collector)
+    export = _make_export(scraper, settings.otlp_endpoint) if settings.otlp_endpoint else None
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await collector.start()
-        try:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(collector.stop)
+            if export is not None:
+                export.start()
+                stack.push_async_callback(export.stop)
             yield
-        finally:
-            await collector.stop()
 
     app = FastAPI(
         title="aiocop collector",
@@ -66,6 +72,21 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Limits)
     app.add_middleware(SafeHeaders)
     return app
+
+
+class _Export(Protocol):
+    """Somebody the metrics are pushed to."""
+
+    def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+def _make_export(scraper: Scraper, endpoint: str) -> _Export:
+    """Raises SettingsError where the extra is missing. Without an endpoint, nothing of it is imported."""
+    if importlib.util.find_spec("opentelemetry.exporter.otlp.proto.http") is None:
+        raise SettingsError("--otlp-endpoint needs an extra: pip install 'aiocop-telemetry[otlp]'")
+    return cast("_Export", importlib.import_module("aiocop_collector.otlp").OtlpExport(scraper, endpoint))
 
 
 def collector_of(app: FastAPI) -> Collector:

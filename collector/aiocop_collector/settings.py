@@ -10,6 +10,7 @@ the default.
 | `--retention`  | `AIOCOP_RETENTION`  | `30d`                                                                     |
 | `--socket-mode` | `AIOCOP_SOCKET_MODE` | `0660`: the collector's user and group may connect                      |
 | `--socket-group` | `AIOCOP_SOCKET_GROUP` | none: the group that new files of the collector's user have           |
+| `--otlp-endpoint` | `AIOCOP_OTLP_ENDPOINT` | none: metrics are pushed to nobody (otlp.py)                      |
 | `--rules`      | `AIOCOP_RULES`      | none: a TOML file of owners, ignored code and severities (rules_file.py)    |
 | `--max-size`   | `AIOCOP_MAX_SIZE`   | `10GiB`                                                                   |
 | `--config`     | `AIOCOP_CONFIG`     | none: a TOML file with any of these, and what has no flag (config_file.py) |
@@ -118,6 +119,13 @@ def _read_retention(value: object) -> timedelta:
     return duration
 
 
+def _read_endpoint(value: object) -> str:
+    parts = urlsplit(str(value))
+    if value and (parts.scheme not in ("http", "https") or not parts.hostname):
+        raise ValueError("an OTLP endpoint is a URL, like http://127.0.0.1:4318")
+    return str(value)
+
+
 def _read_mode(value: object) -> int:
     if isinstance(value, int):
         return value
@@ -162,6 +170,8 @@ class Settings(BaseSettings):
     """Permissions of the Unix sockets: who may write to one may report."""
     socket_group: str | None = None
     """Group of the Unix sockets, by name or number."""
+    otlp_endpoint: Annotated[str, BeforeValidator(_read_endpoint)] = ""
+    """Where metrics are pushed, `http://HOST:4318`. Empty: nowhere."""
     rules: Path | None = None
     """A TOML file that says who owns which code, what is ignored, and how severe operations are (see rules_file.py)."""
     max_size: Annotated[int, BeforeValidator(read_size)] = 10 << 30

@@ -106,6 +106,14 @@ def _serve(
             "Default: its own. [env: AIOCOP_SOCKET_GROUP]",
         ),
     ] = None,
+    otlp_endpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Push the metrics of `/metrics` there as well, in OTLP over HTTP: `http://127.0.0.1:4318`. Needs the "
+            "extra `[otlp]`. Default: nowhere. [env: AIOCOP_OTLP_ENDPOINT]",
+        ),
+    ] = None,
     rules: Annotated[
         Path | None,
         typer.Option(
@@ -163,6 +171,7 @@ def _serve(
         "retention": retention,
         "socket_mode": socket_mode,
         "socket_group": socket_group,
+        "otlp_endpoint": otlp_endpoint,
         "rules": rules,
         "max_size": max_size,
         "config": config,
