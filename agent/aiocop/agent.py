@@ -12,6 +12,7 @@ import asyncio
 import atexit
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -28,6 +29,7 @@ from aiocop.frames import FrameNames
 from aiocop.gc_pauses import GarbagePauses
 from aiocop.heartbeat import Heartbeat, open_heartbeat
 from aiocop.identity import ProcessIdentity
+from aiocop.installed import own_places
 from aiocop.loops import RUNNER_MODULE, Loops
 from aiocop.opentelemetry_context import active_span
 from aiocop.remote_control import RemoteControl
@@ -259,6 +261,7 @@ class Agent:
                 _logger.warning("detect_slow_tasks called more than once, ignoring")
                 return
             self._detecting = True
+            self._names.set_own_places(own_places(sys.path))
             self.remote_control.set_own_threshold(round(threshold_ms * 1e6))
             if on_slow_task is not None:
                 self.events.add_callback(on_slow_task)

@@ -44,6 +44,7 @@ class FrameNames:
         self.kinds: dict[Any, int] = dict(self._runners)
         """Kind by module name. The hot path reads it; `kind` fills it."""
         self._application: tuple[str, ...] = ()
+        self._own_places: frozenset[str] = frozenset()
         self._qualnames: dict[CodeType, str] = {}
 
     def set_application(self, application: tuple[str, ...]) -> None:
@@ -51,6 +52,11 @@ class FrameNames:
         self._application = application
         self.kinds.clear()
         self.kinds.update(self._runners)
+
+    def set_own_places(self, places: frozenset[str]) -> None:
+        """Folders and files that are application code although installed. Forgets what was found out so far."""
+        self._own_places = places
+        self.set_application(self._application)
 
     def kind(self, frame: FrameType) -> int:
         """The kind of a frame whose module name is not in `kinds` yet."""
@@ -73,7 +79,9 @@ class FrameNames:
         if filename.startswith(_PACKAGE_DIR):
             return FRAME_AIOCOP
         if any(part in filename for part in _INSTALLED):
-            return FRAME_LIBRARY
+            own = self._own_places
+            is_own = own and (filename in own or os.path.dirname(filename) in own)
+            return FRAME_APPLICATION if is_own else FRAME_LIBRARY
         if filename.startswith(_STANDARD_DIR):
             return FRAME_STANDARD
         return FRAME_APPLICATION

@@ -137,14 +137,16 @@ class Slices(Blame):
     # --- time that others took ----------------------------------------------------------------------------------------
 
     def begin_late(self, thread: LoopThread, before: Moment | None, at_most_ns: int) -> None:
-        """Take a look at the thread's times as a slice begins, where the watchdog did not.
+        """A slice begins that the watchdog did not see begin: `thread.glimpse` has the thread's times as it does.
 
         When the thread wanted to run since `before` and waited for the GIL, `at_most_ns` of that at a time, that is an
         event of its own.
         """
-        now = thread.glimpse = Moment(perf_counter_ns(), thread.clock.read())
+        now = thread.glimpse
+        if before is None or now is None:
+            return
         gil_ns = min(gil_wait_ns(before, now, switch_interval_ns()), at_most_ns)
-        if before is None or gil_ns < self.threshold_ns:
+        if gil_ns < self.threshold_ns:
             return
         credited_ns = thread.credited_ns
         thread.started_ns = now.at_ns - gil_ns

@@ -115,7 +115,7 @@ class Starvation:
             self._stops.append(_Stop(now_ns, stopped_ns, stopped_ns + max(0, wake_ns - before.at_ns)))
         if gil_ns < _LATE_NS:
             return 0
-        self._hold = _Hold(now_ns, gil_ns, self._workers(gil_ns // 4))
+        self._hold = _Hold(now_ns, gil_ns, self._workers(gil_ns // 8))
         self.due_ns = 0  # each loop finds out at its next slice whether it wanted to run meanwhile
         return gil_ns
 
@@ -139,10 +139,10 @@ class Starvation:
     def holder(self, waiting: int, since_ns: int, gil_ns: int) -> list[StackFrame]:
         """The stack of the thread that held the GIL for most of `gil_ns` since then, while thread `waiting` waited.
 
-        Empty where nobody is left who worked at least a quarter of it: on a busy host, the holder waits for a CPU too.
+        Empty where nobody is left who worked at least an eighth of it: several may take turns, and wait for a CPU.
         """
         noticed = self._hold.by if self._hold.until_ns >= since_ns else []
-        for ident, stack in (*noticed, *self._workers(gil_ns // 4)):
+        for ident, stack in (*noticed, *self._workers(gil_ns // 8)):
             if ident != waiting and stack:
                 return stack
         return []

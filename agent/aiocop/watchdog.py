@@ -89,7 +89,8 @@ class Watchdog:
         Returns when the slice begins (perf_counter_ns), which may be later now.
         """
         started_ns = thread.started_ns
-        before = thread.glimpse
+        # First of all: waking the watchdog may cost the loop its CPU.
+        before, thread.glimpse = thread.glimpse, Moment(started_ns, thread.clock.read())
         at_most_ns = NEVER
         self.uvloop_turns.note_loop(thread)
         if self.parked:

