@@ -64,7 +64,7 @@ def cpu_s(pid: int) -> float:
 async def build(url: str, options: argparse.Namespace) -> None:
     engine = open_engine(url)
     await prepare(engine)
-    now_s, started_s = int(time.time()), time.perf_counter()
+    now_s, started_s = int(time.time()) + 3600 * options.ahead_h, time.perf_counter()
     await fill_fleet(engine, services=options.services, sites=options.sites, days=options.days, now_s=now_s)
     print(f"filled in {time.perf_counter() - started_s:.0f} s", flush=True)
     started_s, longest_s = time.perf_counter(), 0.0
@@ -173,6 +173,9 @@ def main() -> None:
     parser.add_argument("--few", action="store_true", help="a sixth of the questions")
     parser.add_argument("--postgres", action="store_true", help="PostgreSQL instead of SQLite")
     parser.add_argument("--keep", type=Path, help="make the SQLite store in this folder and leave it there")
+    parser.add_argument(
+        "--ahead-h", type=int, default=0, help="hours that it reaches past now, to be reused until then"
+    )
     parser.add_argument("--reuse", action="store_true", help="with --keep: it is there from an earlier run")
     options = parser.parse_args()
     if options.quick:

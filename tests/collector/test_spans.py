@@ -1,29 +1,35 @@
 """Spans only ever shorten the way to an answer: with, without and with half of them it is the same."""
 
+import contextlib
 import random
 from datetime import timedelta
-from itertools import pairwise
+from itertools import cycle, groupby, pairwise
 
 import httpx
 import pytest
 from sqlalchemy import delete, func, select, text
 from tests.support.api_client import make_app
 from tests.support.collector import make_identity, make_report, make_site
+from tests.support.expected_hotspots import GROUP_KEYS
 from tests.support.fill_store import insert_activity
 from tests.support.known_activity import NOW_S
 
 from aiocop_collector.arrivals import Arrival
 from aiocop_collector.counters import Counters
 from aiocop_collector.store import schema
-from aiocop_collector.store.condense import GRACE_S, missing_spans, sum_some
+from aiocop_collector.store.condense import MINUTE_GRACE_S, claim_spans, finish, missing_spans, sum_span
 from aiocop_collector.store.database import WRITES, open_engine, prepare
 from aiocop_collector.store.pruning import Limits, Pruner
+from aiocop_collector.store.retention import kept_span
 from aiocop_collector.store.schema import RESOLUTIONS
-from aiocop_collector.store.spans import SPANS, cover
+from aiocop_collector.store.snapshot import snapshot
+from aiocop_collector.store.spans import DAY_S, SPANS, Span, cover
+from aiocop_collector.store.totals import AgentBits, Presence, Totals, bins_of, counters_of, pack_bins
 from aiocop_collector.store.writer import Store
 from aiocop_wire import SiteDelta
 
 MONTH = timedelta(days=30)
+SORTS = ("p99", "last_seen", "blocked_time", "max", "slow_count")
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
@@ -47,22 +53,42 @@ async def engine(request, tmp_path, fleet):
     await engine.dispose()
 
 
-async def sum_all(engine, now_s: int = int(NOW_S)) -> int:
-    """As the writer does; how many spans there were to sum."""
+@contextlib.asynccontextmanager
+async def writing(engine):
     async with engine.connect() as connection:
-        spans = await missing_spans(connection, MONTH, now_s)
-    wanted, more = iter(spans), True
-    while more:
-        async with engine.connect() as connection:
-            await connection.execution_options(**{WRITES: True})
-            async with connection.begin():
-                more = await sum_some(connection, wanted, now_s * 1000)
-    return len(spans)
+        await connection.execution_options(**{WRITES: True})
+        async with connection.begin():
+            yield connection
+
+
+async def sum_all(engine, now_s: int = int(NOW_S)) -> int:
+    """As the writer does, but many in a transaction; how many spans there were to sum."""
+    async with engine.connect() as connection:
+        wanted = await missing_spans(connection, MONTH, now_s)
+    async with writing(engine) as connection:
+        claims = await claim_spans(connection, wanted)
+    for _, same_length in groupby(claims, lambda claim: claim.span.span_s):
+        async with snapshot(engine) as connection:
+            done = [await sum_span(connection, claim, now_s) for claim in same_length]
+        async with writing(engine) as connection:
+            for one in done:
+                assert await finish(connection, one)
+    return len(claims)
+
+
+async def write_late(engine, late_s: int) -> None:
+    """Commit a report about the past, as the writer does."""
+    store = Store(engine, Counters(), retention=MONTH, clock_s=lambda: NOW_S)
+    report = make_report(1, SiteDelta(1, 1, 0, 9, 9, (0, 1)), started_at_ms=late_s * 1000)
+    store.offer(Arrival(make_identity("shop", environment="prod"), "unix", 100, report, (make_site(1),), ()))
+    await store._write(store._take())
 
 
 async def listed(engine) -> set[tuple[int, int]]:
     async with engine.connect() as connection:
-        found = await connection.execute(select(schema.spans.c.span_s, schema.spans.c.bucket_s))
+        found = await connection.execute(
+            select(schema.summed.c.span_s, schema.summed.c.bucket_s).where(schema.summed.c.ready == 1)
+        )
         return {tuple(row) for row in found}
 
 
@@ -77,9 +103,9 @@ async def answers(engine) -> dict[str, dict]:
                 f"/hotspots?{window}&limit=2&{question}"
                 for question in (
                     "sort=count",
-                    "group_by=operation&sort=p99",
-                    "group_by=release",
                     "service=shop&release=1.4.0",
+                    "group_by=operation&release=1.4.0&status=ignored&status=resolved",
+                    *(f"group_by={grouping}&sort={sort}" for grouping, sort in zip(GROUP_KEYS, cycle(SORTS))),
                 )
             ]
             for path in paths:
@@ -96,7 +122,7 @@ async def test_answers_are_the_same_with_without_and_with_some_spans(engine):
     assert {length_s for length_s, _ in await listed(engine)} == set(SPANS)
     assert await answers(engine) == without
     async with engine.begin() as connection:
-        await connection.execute(delete(schema.spans).where(schema.spans.c.bucket_s % 7 == 0))
+        await connection.execute(delete(schema.summed).where(schema.summed.c.bucket_s % 7 == 0))
     assert await answers(engine) == without
     assert await sum_all(engine) > 0, "what was struck off is summed again"
     assert await sum_all(engine) == 0
@@ -104,12 +130,54 @@ async def test_answers_are_the_same_with_without_and_with_some_spans(engine):
 
 
 async def test_spans_are_read_at_all(engine):
-    await sum_all(engine)
     before = await answers(engine)
+    await sum_all(engine)
     async with engine.begin() as connection:
-        await connection.execute(schema.span_rollups.update().values(count=schema.span_rollups.c["count"] + 1))
+        await connection.execute(schema.summed_totals.update().values(totals=Totals().to_bytes()))
     changed = await answers(engine)
-    assert all(before[path] != changed[path] for path in before if path.startswith("/operations?since=2d"))
+    assert all(before[path] != changed[path] for path in before if path.startswith("/operations"))
+
+
+async def test_what_comes_while_a_span_is_summed_strikes_it_off(engine):
+    late_s = int(NOW_S) - 30 * 3600
+    span = Span(3600, late_s - late_s % 3600)
+    async with writing(engine) as connection:
+        claims = await claim_spans(connection, [span])
+    async with snapshot(engine) as connection:
+        done = await sum_span(connection, claims[0], int(NOW_S))
+    assert await listed(engine) == set(), "what is claimed is not read"
+    await write_late(engine, late_s)
+    async with writing(engine) as connection:
+        assert not await finish(connection, done)
+    assert await listed(engine) == set()
+
+
+async def test_of_two_that_sum_the_same_the_one_that_claimed_last_finishes(engine):
+    span = Span(3600, int(NOW_S) // 3600 * 3600 - 7200)
+    done = []
+    for _ in range(2):
+        async with writing(engine) as connection:
+            claims = await claim_spans(connection, [span])
+        async with snapshot(engine) as connection:
+            done.append(await sum_span(connection, claims[0], int(NOW_S)))
+    for one, expected in zip(done, (False, True), strict=True):
+        async with writing(engine) as connection:
+            assert await finish(connection, one) == expected
+    assert await listed(engine) == {(span.span_s, span.start_s)}
+
+
+async def test_what_is_remembered_goes_by_the_version_of_a_span(engine):
+    """One API keeps its memory between questions; the answers of another, that has none, are the same."""
+    await sum_all(engine)
+    transport = httpx.ASGITransport(make_app(engine))
+    async with httpx.AsyncClient(transport=transport, base_url="http://collector") as client:
+        path = "/hotspots?since=30d&group_by=operation&sort=p99&limit=1000"
+        first = (await client.get(path)).json()
+        await write_late(engine, int(NOW_S) - 30 * 3600)
+        struck = (await client.get(path)).json()
+        assert struck["hotspots"] != first["hotspots"]
+        assert await sum_all(engine) > 0
+        assert (await client.get(path)).json() == struck
 
 
 async def test_a_late_report_is_in_every_answer(engine):
@@ -126,7 +194,7 @@ async def test_a_late_report_is_in_every_answer(engine):
     by_function = with_spans["/operations?since=2d&until=1h"]["operations"]
     assert sum(row["count"] for row in by_function) >= 1000
     async with engine.begin() as connection:
-        await connection.execute(delete(schema.spans))
+        await connection.execute(delete(schema.summed))
     assert await answers(engine) == with_spans
     assert {(length_s, late_s - late_s % length_s) for length_s in (600, 10_800, 43_200)} <= summed
 
@@ -134,11 +202,8 @@ async def test_a_late_report_is_in_every_answer(engine):
 async def test_a_commit_strikes_off_what_it_makes_untrue(engine):
     await sum_all(engine)
     summed = await listed(engine)
-    store = Store(engine, Counters(), retention=MONTH, clock_s=lambda: NOW_S)
     late_s = int(NOW_S) - 30 * 3600
-    report = make_report(1, SiteDelta(1, 1, 0, 9, 9, (0, 1)), started_at_ms=late_s * 1000)
-    store.offer(Arrival(make_identity("shop", environment="prod"), "unix", 100, report, (make_site(1),), ()))
-    await store._write(store._take())
+    await write_late(engine, late_s)
     untrue = {(length_s, late_s - late_s % length_s) for length_s in SPANS}
     assert await listed(engine) == summed - untrue
     assert summed & untrue
@@ -149,22 +214,20 @@ async def test_what_goes_with_its_buckets(engine):
     later_ms = int(NOW_S + 20 * 86_400) * 1000
     async for _ in Pruner(engine, Limits(MONTH), clock_s=lambda: later_ms / 1000).by_age():
         pass
-    assert 2 * 86_400 in {length_s for length_s, _ in await listed(engine)} <= {2 * 86_400, 8 * 86_400}
+    days = {DAY_S, 2 * DAY_S, 8 * DAY_S}
+    assert 2 * DAY_S in {length_s for length_s, _ in await listed(engine)} <= days
     async with engine.connect() as connection:
-        for table in (schema.span_rollups, schema.span_histograms):
-            lengths = (await connection.execute(select(table.c.span_s).distinct())).scalars().all()
-            assert 2 * 86_400 in lengths
-            assert set(lengths) <= {2 * 86_400, 8 * 86_400}
-            oldest_s = (await connection.execute(select(func.min(table.c.bucket_s)))).scalar_one()
-            assert oldest_s >= later_ms // 1000 - 31 * 86_400
+        kept = schema.summed_totals.c
+        assert 2 * DAY_S in set((await connection.execute(select(kept.span_s).distinct())).scalars()) <= days
+        oldest_s = (await connection.execute(select(func.min(kept.bucket_s)))).scalar_one()
+        assert oldest_s >= later_ms // 1000 - 31 * DAY_S
 
 
 async def test_only_what_is_over_and_whole_is_summed(engine):
     await sum_all(engine)
-    kept_s = {"minute": 3 * 86_400, "hour": 14 * 86_400, "day": 30 * 86_400}
     for length_s, start_s in await listed(engine):
-        assert start_s + length_s <= NOW_S - GRACE_S
-        assert start_s >= NOW_S - kept_s[SPANS[length_s].name]
+        assert start_s + length_s <= NOW_S - MINUTE_GRACE_S
+        assert start_s >= NOW_S - kept_span(MONTH, length_s).total_seconds()
 
 
 def test_a_cover_is_the_window_no_more_no_less():
@@ -174,26 +237,82 @@ def test_a_cover_is_the_window_no_more_no_less():
         since_s = randomly.randrange(20_000 * 86_400, 20_040 * 86_400) // finest.seconds * finest.seconds
         until_s = since_s + randomly.randrange(1, 1440 if finest.seconds == 60 else 40) * finest.seconds
         share = randomly.random()
-        summed = {
-            length_s: {
-                at_s for at_s in range(since_s // length_s * length_s, until_s, length_s) if randomly.random() < share
-            }
+        listed = {
+            Span(length_s, at_s): 1
             for length_s in SPANS
+            for at_s in range(since_s // length_s * length_s, until_s, length_s)
+            if randomly.random() < share
         }
-        parts = cover(since_s, until_s, finest, summed)
-        pieces = sorted((start_s, start_s + part.span_s) for part in parts for start_s in part.starts_s)
+        now_s = randomly.randrange(since_s, until_s + 2 * DAY_S)
+        # Finer buckets are deleted first, and a window begins where its own are there.
+        hours_s, minutes_s = sorted(randomly.randrange(since_s - DAY_S, until_s) for _ in range(2))
+        horizons = {60: minutes_s, 3600: hours_s} if finest.seconds == DAY_S else {60: minutes_s}
+        horizons = horizons if finest.seconds > 60 else {}
+        parts = cover(since_s, until_s, finest, listed, now_s, horizons)
+        pieces = sorted(
+            [(span.start_s, span.end_s) for span in parts.spans]
+            + [(start_s, start_s + some.resolution.seconds) for some in parts.buckets for start_s in some.starts_s]
+        )
         assert pieces[0][0] == since_s
         assert pieces[-1][1] == until_s
         assert all(end_s == next_s for (_, end_s), (next_s, _) in pairwise(pieces))
-        for part in parts:
-            assert part.span_s >= finest.seconds
-            if part.resolution is None:
-                assert set(part.starts_s) <= summed[part.span_s]
+        assert set(parts.spans) <= listed.keys()
+        for start_s, end_s in pieces:
+            if end_s - start_s < finest.seconds:
+                base = SPANS[end_s - start_s].seconds
+                assert start_s >= horizons.get(base, 0), "what is deleted is not read"
+                assert start_s >= now_s // DAY_S * DAY_S - DAY_S
 
 
 def test_a_month_takes_few_parts():
-    everything = {length_s: range(0, 1 << 40, length_s) for length_s in SPANS}
-    for now_s in range(20_000 * 86_400, 20_010 * 86_400, 37 * 60):
-        hour_s = now_s - now_s % 3600
-        parts = cover(hour_s - 7 * 86_400, hour_s + 3600, RESOLUTIONS[1], everything)
-        assert sum(len(part.starts_s) for part in parts) <= 20
+    for now_s in range(20_000 * DAY_S, 20_010 * DAY_S, 197 * 60):
+        listed = {
+            Span(length_s, at_s): 1
+            for length_s in SPANS
+            for at_s in range(
+                (now_s - min(31 * DAY_S, 300 * length_s)) // length_s * length_s, now_s - 90 - length_s, length_s
+            )
+        }
+        tomorrow_s = now_s // DAY_S * DAY_S + DAY_S
+        parts = cover(tomorrow_s - 31 * DAY_S, tomorrow_s, RESOLUTIONS[2], listed, now_s, {})
+        assert len(parts.spans) <= 40
+        lately_s = min(some.start_s for some in parts.buckets)
+        assert lately_s >= now_s - 180, "only what has come lately is read row by row"
+
+
+def test_packed_totals_are_what_they_were():
+    randomly = random.Random(3)
+    totals = Totals()
+    for _ in range(100):
+        key = (randomly.getrandbits(63) - (1 << 62), randomly.getrandbits(63) - (1 << 62))
+        bins = [randomly.choice((None, 0, 1, 1 << 40)) for _ in range(86)]
+        counters = [randomly.getrandbits(42) for _ in range(4)]
+        totals.add_counters([(*key, *counters)])
+        totals.add_bins({key: pack_bins(bins)})
+        packed = totals.sums[key]
+        assert [*counters_of(packed), totals.max_us[key]] == counters
+        assert (bins_of(packed) or [0] * 86) == [count or 0 for count in bins]
+    unpacked = Totals.from_bytes(totals.to_bytes())
+    assert unpacked == totals
+    unpacked.add(totals)
+    assert all(bins_of(both) == [2 * n for n in bins_of(totals.sums[key])] for key, both in unpacked.sums.items())
+    assert unpacked.max_us == totals.max_us
+
+
+def test_packed_presence_is_what_it_was_whatever_the_bits():
+    rows = [(site, site % 3, f"{randomly.getrandbits(20)}") for randomly in [random.Random(4)] for site in range(300)]
+    rows = rows * 2 + [(site, service, f"{number}") for site, service, _ in rows for number in range(site % 20)]
+    packed = Presence(AgentBits())
+    packed.add(rows)
+    unpacked = Presence(AgentBits())
+    unpacked.add(reversed(rows[::7]))
+    unpacked.add_bytes(packed.to_bytes())
+    for presence in (packed, unpacked):
+        names = {service: list(presence.bits.of(service)) for service in range(3)}
+        seen = {
+            (site, names[presence.service_of[site]][bit])
+            for site, bits in presence.seen_by.items()
+            for bit in range(bits.bit_length())
+            if bits >> bit & 1
+        }
+        assert seen == {(site, agent) for site, _, agent in rows}

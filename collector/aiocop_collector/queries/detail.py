@@ -1,30 +1,33 @@
 """`GET /hotspots/{id}`: one hotspot, all that is known of it, and what it cost in the window."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import Row, func, null, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiocop_collector.answers.models import EntryPointTotals, HotspotDetail, LineTotals, ReleaseTotals, SiteAnswer
-from aiocop_collector.notation import to_rfc3339
+from aiocop_collector.notation import place, to_rfc3339
 from aiocop_collector.queries import evidence
 from aiocop_collector.queries.captures import captures_at
 from aiocop_collector.queries.errors import UnknownHotspotError
 from aiocop_collector.queries.filters import IGNORED, STATUSES, Filters
 from aiocop_collector.queries.groupings import GROUPINGS
-from aiocop_collector.queries.histograms import Bins, bins_by_site, percentiles
+from aiocop_collector.queries.histograms import percentiles
 from aiocop_collector.queries.hotspots import window_answer
-from aiocop_collector.queries.ranking import rank
-from aiocop_collector.queries.rows import SITE_COLUMNS, Headline, RowBuilder, SiteTotals, milliseconds, release_names
-from aiocop_collector.queries.scope import COUNTERS, Scope, exact_sum, open_scope
+from aiocop_collector.queries.members import SITE_COLUMNS, SITES_IN_FULL, Members, SiteFacts
+from aiocop_collector.queries.processes import processes_of
+from aiocop_collector.queries.rows import RowBuilder, milliseconds, release_names
+from aiocop_collector.queries.scope import Scope, is_among, open_scope
+from aiocop_collector.queries.span_memory import SpanMemory
 from aiocop_collector.queries.triage import find_hotspot, verdict_of
-from aiocop_collector.queries.windows import Window, parse_window
+from aiocop_collector.queries.windows import parse_window
 from aiocop_collector.store.horizons import load_horizons
 from aiocop_collector.store.ids import to_hex
-from aiocop_collector.store.schema import captures, hotspots, releases, services, sites
+from aiocop_collector.store.schema import captures, hotspots, releases, sites
+from aiocop_collector.store.totals import bins_of, counters_of
 
 T = TypeVar("T")
 
@@ -33,55 +36,59 @@ T = TypeVar("T")
 class _Site:
     """A site with its counters over the window (zeros where it was idle) and what only the detail shows."""
 
-    totals: SiteTotals
+    facts: SiteFacts
+    packed: int
+    count: int
+    slow_count: int
+    blocked_us: int
+    max_us: int
     cause: str
     fingerprint: int
     frames: str
 
-
-def scope_of(hotspot: int, window: Window) -> Scope:
-    """Everything of one hotspot, whatever its status."""
-    return Scope(window, Filters(hotspot_id=hotspot, status=STATUSES), GROUPINGS["call_site"])
+    @property
+    def entry_point(self) -> str:
+        return place(self.facts.entry_path, self.facts.entry_line, self.facts.entry_function)
 
 
 async def ask_hotspot(
-    connection: AsyncConnection, hotspot_id: str, since: str | None, until: str | None, now_s: float
+    connection: AsyncConnection,
+    memory: SpanMemory,
+    hotspot_id: str,
+    since: str | None,
+    until: str | None,
+    now_s: float,
 ) -> HotspotDetail:
     """Raises UnknownHotspotError, BadParameterError."""
-    window = parse_window(since, until, now_s, await load_horizons(connection))
+    horizons = await load_horizons(connection)
+    window = parse_window(since, until, now_s, horizons)
     hotspot = await find_hotspot(connection, hotspot_id)
     filters = Filters(hotspot_id=hotspot.id, status=STATUSES)
-    scope = await open_scope(connection, window, filters, GROUPINGS["call_site"])
+    grouping = GROUPINGS["call_site"]
+    scope = await open_scope(connection, memory, window, filters, grouping, now_s, horizons, by_release=True)
+    await scope.read_bins(connection)
     known = await _sites(connection, scope)
     if not known:
         raise UnknownHotspotError(hotspot_id)
-    bins = await bins_by_site(connection, scope)
-    names = await release_names(connection, [[site.totals for site in known]])
-    active = [site.totals for site in known if site.totals.count or site.totals.blocked_us]
-    headline = Headline(
-        key=(hotspot.id,),
-        count=sum(site.count for site in active),
-        slow_count=sum(site.slow_count for site in active),
-        blocked_us=sum(site.blocked_us for site in active),
-        max_us=max((site.max_us for site in active), default=0),
-        last_seen_ms=hotspot.last_seen_ms,
-    )
+    active = [site for site in known if site.count or site.blocked_us]
+    shown = Members.of([(site.facts, site.packed, site.max_us) for site in active or known])
+    names = await release_names(connection, [Members.of([(site.facts, site.packed, site.max_us) for site in known])])
+    key = (hotspot.id,)
+    # What the share is a part of: everything GET /hotspots shows by default, and this one in any case.
+    everything = await open_scope(connection, memory, window, Filters(), grouping, now_s, horizons)
+    all_blocked_us = everything.blocked_us()
+    if hotspot.status == IGNORED:
+        all_blocked_us += sum(site.blocked_us for site in active)
+    processes = await processes_of(connection, scope, [key])
+    row = RowBuilder(grouping, all_blocked_us, names).row(key, shown, processes.get(key, 0))
     slow_events = await evidence.slow_events_of(connection, hotspot.id, window)
     waiting = [event.waiting for event in slow_events if event.waiting is not None]
-    processes = (await connection.execute(scope.processes([headline.key]))).first()
-    builder = RowBuilder(scope.grouping, await _all_blocked_us(connection, window, hotspot, headline), names)
-    row = builder.row(
-        headline,
-        active or [site.totals for site in known],
-        _merged(bins.values()),
-        processes.processes if processes is not None else 0,
-    )
     return HotspotDetail(
         **(row.model_dump() | {"operations": row.operations if active else []}),
         window=window_answer(window),
         **await verdict_of(connection, hotspot),
-        sites=[_site_answer(site, bins.get(site.totals.site_id), names) for site in known],
-        lines=[LineTotals(line=line, **totals) for line, totals in _summed_by(active, lambda site: site.line)],
+        sites=[_site_answer(site, names) for site in known],
+        lines=[LineTotals(line=line, **totals) for line, totals in _summed_by(active, lambda site: site.facts.line)],
         entry_points=[
             EntryPointTotals(entry_point=entry_point, **totals)
             for entry_point, totals in _summed_by(active, lambda site: site.entry_point)
@@ -97,93 +104,77 @@ async def ask_hotspot(
 
 
 async def _sites(connection: AsyncConnection, scope: Scope) -> list[_Site]:
-    totals = scope.totals()
-    source = (
-        sites.join(hotspots, hotspots.c.id == sites.c.hotspot_id)
-        .join(services, services.c.id == sites.c.service_id)
-        .outerjoin(totals, totals.c.site_id == sites.c.id)
-    )
-    counters = [func.coalesce(totals.c[name], 0) for name in ("count", "slow_count", "blocked_us", "max_us")]
+    """All there are, costliest first; then the last seen first."""
+    sums, max_us = scope.by_site()
     statement = (
-        select(*counters, null(), null(), null(), *SITE_COLUMNS, sites.c.cause, sites.c.fingerprint, sites.c.frames)
-        .select_from(source)
+        select(hotspots.c.last_seen_ms, *SITE_COLUMNS, sites.c.cause, sites.c.fingerprint, sites.c.frames)
+        .select_from(SITES_IN_FULL)
         .where(*scope.filters.site_conditions())
-        .order_by(counters[2].desc(), counters[0].desc(), sites.c.last_seen_ms.desc(), sites.c.id)
     )
-    return [_Site(SiteTotals(*row[:-3]), *row[-3:]) for row in await connection.execute(statement)]
-
-
-async def _all_blocked_us(connection: AsyncConnection, window: Window, hotspot: Row[Any], headline: Headline) -> int:
-    """What the share is a part of: everything GET /hotspots shows by default, and this one in any case."""
-    everything = await open_scope(connection, window, Filters(), GROUPINGS["call_site"])
-    page = await rank(connection, everything, "blocked_time", "desc", 1, None)
-    return page.blocked_us + (headline.blocked_us if hotspot.status == IGNORED else 0)
+    known = []
+    for row in await connection.execute(statement):
+        unit = (scope.group_of[row[1]], row[1])
+        packed = sums.get(unit, 0)
+        known.append(_Site(SiteFacts(*row[:-3]), packed, *counters_of(packed), max_us.get(unit, 0), *row[-3:]))
+    known.sort(key=lambda site: (-site.blocked_us, -site.count, -site.facts.last_seen_ms, site.facts.site_id))
+    return known
 
 
 async def _releases(connection: AsyncConnection, scope: Scope) -> list[ReleaseTotals]:
-    rollups = scope.facts("rollups", COUNTERS)
-    blocked_us = exact_sum(rollups.c.blocked_us)
-    statement = (
-        select(
-            releases.c.name,
-            releases.c.first_seen_ms,
-            releases.c.last_seen_ms,
-            exact_sum(rollups.c["count"]),
-            exact_sum(rollups.c.slow_count),
-            blocked_us,
-            func.max(rollups.c.max_us),
+    """Costliest first."""
+    sums, max_us = scope.summed(lambda site_release: site_release[1] if site_release[0] in scope.group_of else None)
+    statement = select(releases.c.id, releases.c.name, releases.c.first_seen_ms, releases.c.last_seen_ms)
+    rows = await connection.execute(statement.where(is_among(connection, releases.c.id, sums)))
+    found = []
+    for release_id, name, first_seen_ms, last_seen_ms in rows:
+        count, slow_count, blocked_us = counters_of(sums[release_id])
+        found.append(
+            ReleaseTotals(
+                name=name,
+                first_seen=to_rfc3339(first_seen_ms),
+                last_seen=to_rfc3339(last_seen_ms),
+                count=count,
+                slow_count=slow_count,
+                blocked_ms=milliseconds(blocked_us),
+                max_ms=milliseconds(max_us[release_id]),
+            )
         )
-        .select_from(rollups.join(releases, releases.c.id == rollups.c.release_id))
-        .group_by(releases.c.id, releases.c.name, releases.c.first_seen_ms, releases.c.last_seen_ms)
-        .order_by(blocked_us.desc(), releases.c.name)
-    )
-    return [
-        ReleaseTotals(
-            name=name,
-            first_seen=to_rfc3339(first_seen_ms),
-            last_seen=to_rfc3339(last_seen_ms),
-            count=count,
-            slow_count=slow_count,
-            blocked_ms=milliseconds(blocked),
-            max_ms=milliseconds(max_us),
-        )
-        for name, first_seen_ms, last_seen_ms, count, slow_count, blocked, max_us in await connection.execute(statement)
-    ]
+    return sorted(found, key=lambda release: (-release.blocked_ms, release.name))
 
 
-def _site_answer(site: _Site, bins: Bins | None, names: Mapping[int, str]) -> SiteAnswer:
-    totals = site.totals
-    parts = percentiles(bins, totals.max_us)
+def _site_answer(site: _Site, names: Mapping[int, str]) -> SiteAnswer:
+    facts = site.facts
+    parts = percentiles(bins_of(site.packed), site.max_us)
     return SiteAnswer.model_validate(
         {
-            "id": to_hex(totals.site_id),
-            "operation": totals.operation,
+            "id": to_hex(facts.site_id),
+            "operation": facts.operation,
             "fingerprint": to_hex(site.fingerprint),
             "cause": site.cause,
-            "reason": totals.reason,
-            "severity_score": totals.weight,
-            "line": totals.line,
-            "entry_point": totals.entry_point,
-            "advice": totals.advice,
+            "reason": facts.reason,
+            "severity_score": facts.weight,
+            "line": facts.line,
+            "entry_point": site.entry_point,
+            "advice": facts.advice,
             "frames": evidence.frames_from_json(site.frames),
-            "count": totals.count,
-            "slow_count": totals.slow_count,
-            "blocked_ms": milliseconds(totals.blocked_us),
-            "max_ms": milliseconds(totals.max_us),
+            "count": site.count,
+            "slow_count": site.slow_count,
+            "blocked_ms": milliseconds(site.blocked_us),
+            "max_ms": milliseconds(site.max_us),
             "p50_ms": parts.p50_ms,
             "p95_ms": parts.p95_ms,
             "p99_ms": parts.p99_ms,
-            "first_seen": to_rfc3339(totals.first_seen_ms),
-            "last_seen": to_rfc3339(totals.last_seen_ms),
-            "first_release": names.get(totals.first_release_id),
-            "last_release": names.get(totals.last_release_id),
+            "first_seen": to_rfc3339(facts.first_seen_ms),
+            "last_seen": to_rfc3339(facts.last_seen_ms),
+            "first_release": names.get(facts.first_release_id),
+            "last_release": names.get(facts.last_release_id),
         }
     )
 
 
-def _summed_by(members: Sequence[SiteTotals], value: Callable[[SiteTotals], T]) -> list[tuple[T, dict[str, Any]]]:
+def _summed_by(members: Sequence[_Site], value: Callable[[_Site], T]) -> list[tuple[T, dict[str, Any]]]:
     """The counters of the sites that share a value, costliest first."""
-    by_value: dict[T, list[SiteTotals]] = defaultdict(list)
+    by_value: dict[T, list[_Site]] = defaultdict(list)
     for site in members:
         by_value[value(site)].append(site)
     ordered = sorted(by_value.items(), key=lambda item: -sum(site.blocked_us for site in item[1]))
@@ -199,7 +190,3 @@ def _summed_by(members: Sequence[SiteTotals], value: Callable[[SiteTotals], T]) 
         )
         for shared, group in ordered
     ]
-
-
-def _merged(histograms: Iterable[Bins]) -> Bins | None:
-    return tuple(sum(counts) for counts in zip(*histograms, strict=True)) or None

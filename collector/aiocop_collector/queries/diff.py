@@ -6,7 +6,7 @@ the window's edge.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -27,12 +27,15 @@ from aiocop_collector.queries.errors import BadParameterError
 from aiocop_collector.queries.filters import Filters
 from aiocop_collector.queries.groupings import GROUPINGS
 from aiocop_collector.queries.hotspots import window_answer
+from aiocop_collector.queries.members import SITES_IN_FULL
 from aiocop_collector.queries.rows import milliseconds
 from aiocop_collector.queries.scope import open_scope
+from aiocop_collector.queries.span_memory import SpanMemory
 from aiocop_collector.queries.windows import Window, is_interval, parse_interval, parse_window
 from aiocop_collector.store.horizons import Horizons, load_horizons
 from aiocop_collector.store.ids import to_hex
 from aiocop_collector.store.schema import agents, hotspots, releases, services, sites
+from aiocop_collector.store.totals import counters_of
 
 Per = Literal["hour", "slice"]
 Change = Literal["new", "gone", "worse", "better", "same"]
@@ -79,13 +82,13 @@ class _Cost:
     line: int = 0
     _line_us: int = -1
 
-    def add(self, row: Any) -> None:
-        self.count += row.calls
-        self.slow_count += row.slow_count
-        self.blocked_us += row.blocked_us
-        self.max_us = max(self.max_us, row.max_us)
-        if row.blocked_us > self._line_us:
-            self.line, self._line_us = row.line, row.blocked_us
+    def add(self, line: int, count: int, slow_count: int, blocked_us: int, max_us: int) -> None:
+        self.count += count
+        self.slow_count += slow_count
+        self.blocked_us += blocked_us
+        self.max_us = max(self.max_us, max_us)
+        if blocked_us > self._line_us:
+            self.line, self._line_us = line, blocked_us
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +118,12 @@ class _Side:
         return self.observed.get(service_id, _Observed())
 
 
-async def ask_diff(connection: AsyncConnection, question: DiffQuestion, now_s: float) -> DiffAnswer:
+async def ask_diff(connection: AsyncConnection, memory: SpanMemory, question: DiffQuestion, now_s: float) -> DiffAnswer:
     """Raises BadParameterError."""
-    base, head = _sides(question, now_s, await load_horizons(connection))
+    horizons = await load_horizons(connection)
+    base, head = _sides(question, now_s, horizons)
     for name, side in (("base", base), ("head", head)):
-        await _read(connection, side, question)
+        await _read(connection, memory, side, question, now_s, horizons)
         if side.release is not None and not side.observed:
             await _check_release(connection, name, side.release, question)
     return _compare(base, head, question)
@@ -163,16 +167,24 @@ async def _check_release(connection: AsyncConnection, side: str, release: str, q
         )
 
 
-async def _read(connection: AsyncConnection, side: _Side, question: DiffQuestion) -> None:
+async def _read(
+    connection: AsyncConnection,
+    memory: SpanMemory,
+    side: _Side,
+    question: DiffQuestion,
+    now_s: float,
+    horizons: Horizons,
+) -> None:
     filters = Filters(
         service=question.service,
         environment=question.environment,
         release=() if side.release is None else (side.release,),
     )
-    scope = await open_scope(connection, side.window, filters, GROUPINGS["call_site"])
-    totals = scope.totals()
+    scope = await open_scope(connection, memory, side.window, filters, GROUPINGS["call_site"], now_s, horizons)
+    sums, max_us = scope.by_site()
     statement = (
         select(
+            sites.c.id.label("site_id"),
             hotspots.c.id,
             hotspots.c.path,
             hotspots.c.function,
@@ -181,17 +193,18 @@ async def _read(connection: AsyncConnection, side: _Side, question: DiffQuestion
             sites.c.line,
             services.c.name.label("service"),
             services.c.environment,
-            totals.c["count"].label("calls"),
-            totals.c.slow_count,
-            totals.c.blocked_us,
-            totals.c.max_us,
         )
-        .select_from(scope.joined(totals).join(services, services.c.id == sites.c.service_id))
-        .where(*scope.group_conditions())
+        .select_from(SITES_IN_FULL)
+        .where(*filters.site_conditions())
     )
     for row in await connection.execute(statement):
-        side.costs.setdefault(row.id, _Cost()).add(row)
-        side.places[row.id] = _Place(row.service_id, row.service, row.environment, row.path, row.function, row.status)
+        unit = ((row.id,), row.site_id)
+        packed = sums.get(unit)
+        if packed is not None:
+            side.costs.setdefault(row.id, _Cost()).add(row.line, *counters_of(packed), max_us[unit])
+            side.places[row.id] = _Place(
+                row.service_id, row.service, row.environment, row.path, row.function, row.status
+            )
     await _observe(connection, side, question)
 
 

@@ -2,10 +2,10 @@
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import Row, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiocop_collector.answers.control import AgentControl
@@ -26,7 +26,8 @@ from aiocop_collector.queries.groupings import GROUPINGS
 from aiocop_collector.queries.hotspots import window_answer
 from aiocop_collector.queries.loops import health_fields, loop_answers, loops_by_service
 from aiocop_collector.queries.rows import milliseconds
-from aiocop_collector.queries.scope import Scope, exact_sum, open_scope
+from aiocop_collector.queries.scope import Scope, open_scope
+from aiocop_collector.queries.span_memory import SpanMemory
 from aiocop_collector.queries.windows import Window, parse_instant, parse_window
 from aiocop_collector.store.agents import chunks, read_overhead
 from aiocop_collector.store.control import load_all_wanted
@@ -34,6 +35,7 @@ from aiocop_collector.store.horizons import load_horizons
 from aiocop_collector.store.ids import to_hex
 from aiocop_collector.store.loops import read_recent
 from aiocop_collector.store.schema import agents, hotspots, releases, services, sites, stalls
+from aiocop_collector.store.totals import counters_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +47,12 @@ class FleetQuestion:
     service: tuple[str, ...] = ()
     environment: tuple[str, ...] = ()
 
-    async def scope(self, connection: AsyncConnection, now_s: float) -> Scope:
-        """Raises BadParameterError."""
-        window = parse_window(self.since, self.until, now_s, await load_horizons(connection))
+    async def scope(self, connection: AsyncConnection, memory: SpanMemory, now_s: float) -> Scope:
+        """Grouped by operation. Raises BadParameterError."""
+        horizons = await load_horizons(connection)
+        window = parse_window(self.since, self.until, now_s, horizons)
         filters = Filters(service=self.service, environment=self.environment)
-        return await open_scope(connection, window, filters, GROUPINGS["operation"])
+        return await open_scope(connection, memory, window, filters, GROUPINGS["operation"], now_s, horizons)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,39 +66,51 @@ class AgentsQuestion:
     limit: int = 1000
 
 
-async def ask_services(connection: AsyncConnection, question: FleetQuestion, now_s: float) -> ServicesAnswer:
+class _ActiveSite(NamedTuple):
+    """What a site is, and its counters over the window."""
+
+    service_id: int
+    hotspot_id: int
+    operation: str
+    weight: int
+    calls: int
+    slow_count: int
+    blocked_us: int
+    max_us: int
+
+
+@dataclass(slots=True)
+class _Cost:
+    """What sites add up to."""
+
+    hotspots: set[int] = field(default_factory=set)
+    services: set[int] = field(default_factory=set)
+    weight: int = 0
+    count: int = 0
+    slow_count: int = 0
+    blocked_us: int = 0
+    max_us: int = 0
+
+    def add(self, site: _ActiveSite) -> None:
+        self.hotspots.add(site.hotspot_id)
+        self.services.add(site.service_id)
+        self.weight = max(self.weight, site.weight)
+        self.count += site.calls
+        self.slow_count += site.slow_count
+        self.blocked_us += site.blocked_us
+        self.max_us = max(self.max_us, site.max_us)
+
+
+async def ask_services(
+    connection: AsyncConnection, memory: SpanMemory, question: FleetQuestion, now_s: float
+) -> ServicesAnswer:
     """Every known service, by blocked time in the window."""
-    scope = await question.scope(connection, now_s)
-    totals = scope.totals()
-    costs = (
-        select(
-            sites.c.service_id,
-            func.count(hotspots.c.id.distinct()).label("hotspots"),
-            exact_sum(totals.c["count"]).label("calls"),
-            exact_sum(totals.c.blocked_us).label("blocked_us"),
-        )
-        .select_from(scope.joined(totals))
-        .where(*scope.group_conditions())
-        .group_by(sites.c.service_id)
-        .subquery("costs")
-    )
-    running = _agents_in(scope.window)
-    blocked_us = func.coalesce(costs.c.blocked_us, 0)
-    statement = (
-        select(
-            services,
-            func.coalesce(costs.c.hotspots, 0).label("hotspots"),
-            func.coalesce(costs.c.calls, 0).label("calls"),
-            blocked_us.label("blocked_us"),
-            func.coalesce(running.c.agents, 0).label("agents"),
-        )
-        .select_from(
-            services.outerjoin(costs, costs.c.service_id == services.c.id).outerjoin(
-                running, running.c.service_id == services.c.id
-            )
-        )
-        .order_by(blocked_us.desc(), services.c.name, services.c.environment)
-    )
+    scope = await question.scope(connection, memory, now_s)
+    costs: dict[int, _Cost] = defaultdict(_Cost)
+    for site in await _active_sites(connection, scope):
+        costs[site.service_id].add(site)
+    running = dict(tuple(row) for row in await connection.execute(_agents_in(scope.window)))
+    statement = select(services)
     if question.service:
         statement = statement.where(services.c.name.in_(question.service))
     if question.environment:
@@ -109,6 +124,9 @@ async def ask_services(connection: AsyncConnection, question: FleetQuestion, now
     for service_id, name in await connection.execute(by_age):
         names[service_id].append(name)
     loops = await loops_by_service(connection, scope.window)
+    rows = sorted(
+        await connection.execute(statement), key=lambda row: (-costs[row.id].blocked_us, row.name, row.environment)
+    )
     return ServicesAnswer(
         window=window_answer(scope.window),
         services=[
@@ -116,10 +134,10 @@ async def ask_services(connection: AsyncConnection, question: FleetQuestion, now
                 name=row.name,
                 environment=row.environment,
                 releases=names[row.id],
-                hotspots=row.hotspots,
-                count=row.calls,
-                blocked_ms=milliseconds(row.blocked_us),
-                agents=row.agents,
+                hotspots=len(costs[row.id].hotspots),
+                count=costs[row.id].count,
+                blocked_ms=milliseconds(costs[row.id].blocked_us),
+                agents=running.get(row.id, 0),
                 control=controls[row.id],
                 first_seen=to_rfc3339(row.first_seen_ms),
                 last_seen=to_rfc3339(row.last_seen_ms),
@@ -130,43 +148,49 @@ async def ask_services(connection: AsyncConnection, question: FleetQuestion, now
     )
 
 
-async def ask_operations(connection: AsyncConnection, question: FleetQuestion, now_s: float) -> OperationsAnswer:
+async def ask_operations(
+    connection: AsyncConnection, memory: SpanMemory, question: FleetQuestion, now_s: float
+) -> OperationsAnswer:
     """The operations that froze loops in the window, costliest first."""
-    scope = await question.scope(connection, now_s)
-    totals = scope.totals()
-    blocked_us = exact_sum(totals.c.blocked_us)
-    statement = (
-        select(
-            sites.c.operation,
-            func.max(sites.c.weight).label("weight"),
-            func.count(hotspots.c.id.distinct()).label("hotspots"),
-            func.count(sites.c.service_id.distinct()).label("services"),
-            exact_sum(totals.c["count"]).label("calls"),
-            exact_sum(totals.c.slow_count).label("slow_count"),
-            blocked_us.label("blocked_us"),
-            func.max(totals.c.max_us).label("max_us"),
-        )
-        .select_from(scope.joined(totals))
-        .where(*scope.group_conditions())
-        .group_by(sites.c.operation)
-        .order_by(blocked_us.desc(), sites.c.operation)
-    )
+    scope = await question.scope(connection, memory, now_s)
+    costs: dict[str, _Cost] = defaultdict(_Cost)
+    for site in await _active_sites(connection, scope):
+        costs[site.operation].add(site)
     return OperationsAnswer(
         window=window_answer(scope.window),
         operations=[
             OperationAnswer(
-                name=row.operation,
-                severity_score=row.weight,
-                hotspots=row.hotspots,
-                services=row.services,
-                count=row.calls,
-                slow_count=row.slow_count,
-                blocked_ms=milliseconds(row.blocked_us),
-                max_ms=milliseconds(row.max_us),
+                name=operation,
+                severity_score=cost.weight,
+                hotspots=len(cost.hotspots),
+                services=len(cost.services),
+                count=cost.count,
+                slow_count=cost.slow_count,
+                blocked_ms=milliseconds(cost.blocked_us),
+                max_ms=milliseconds(cost.max_us),
             )
-            for row in await connection.execute(statement)
+            for operation, cost in sorted(costs.items(), key=lambda item: (-item[1].blocked_us, item[0]))
         ],
     )
+
+
+async def _active_sites(connection: AsyncConnection, scope: Scope) -> list[_ActiveSite]:
+    """Of all that matches."""
+    sums, max_us = scope.by_site()
+    statement = (
+        select(sites.c.id, sites.c.service_id, sites.c.hotspot_id, sites.c.operation, sites.c.weight)
+        .select_from(sites.join(hotspots, hotspots.c.id == sites.c.hotspot_id))
+        .where(*scope.filters.site_conditions())
+    )
+    found = []
+    for site_id, service_id, hotspot_id, operation, weight in await connection.execute(statement):
+        unit = (scope.group_of[site_id], site_id)
+        packed = sums.get(unit)
+        if packed is not None:
+            found.append(
+                _ActiveSite(service_id, hotspot_id, operation, weight, *counters_of(packed), max_us=max_us[unit])
+            )
+    return found
 
 
 async def ask_agents(connection: AsyncConnection, question: AgentsQuestion, now_s: float) -> AgentsAnswer:
@@ -219,12 +243,12 @@ async def _frozen(connection: AsyncConnection, agent_ids: list[str]) -> dict[str
     return found
 
 
-def _agents_in(window: Window) -> Any:
+def _agents_in(window: Window) -> Select[Any]:
+    """(service_id, agents)."""
     return (
         select(agents.c.service_id, func.count().label("agents"))
         .where(agents.c.last_seen_ms >= window.since_s * 1000, agents.c.first_seen_ms < window.until_s * 1000)
         .group_by(agents.c.service_id)
-        .subquery("running")
     )
 
 

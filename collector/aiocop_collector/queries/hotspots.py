@@ -13,6 +13,7 @@ from aiocop_collector.queries.groupings import GROUPINGS, Order, Sort
 from aiocop_collector.queries.ranking import Page, rank
 from aiocop_collector.queries.rows import rows_of
 from aiocop_collector.queries.scope import open_scope
+from aiocop_collector.queries.span_memory import SpanMemory
 from aiocop_collector.queries.windows import Window, parse_window
 from aiocop_collector.store.horizons import load_horizons
 
@@ -44,15 +45,18 @@ def window_answer(window: Window) -> WindowAnswer:
     )
 
 
-async def ask_hotspots(connection: AsyncConnection, question: HotspotsQuestion, now_s: float) -> HotspotsAnswer:
+async def ask_hotspots(
+    connection: AsyncConnection, memory: SpanMemory, question: HotspotsQuestion, now_s: float
+) -> HotspotsAnswer:
     """Raises BadParameterError for a time or a cursor that cannot be used."""
     grouping = GROUPINGS[question.group_by]
-    window = parse_window(question.since, question.until, now_s, await load_horizons(connection))
+    horizons = await load_horizons(connection)
+    window = parse_window(question.since, question.until, now_s, horizons)
     cursor = None
     if question.cursor is not None:
         cursor = cursors.from_text(question.cursor, question.digest, grouping, question.sort)
         window = cursor.window
-    scope = await open_scope(connection, window, question.filters, grouping)
+    scope = await open_scope(connection, memory, window, question.filters, grouping, now_s, horizons)
     page = await rank(connection, scope, question.sort, question.order, question.limit, cursor)
     return HotspotsAnswer.model_construct(
         window=window_answer(window),

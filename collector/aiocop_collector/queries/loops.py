@@ -24,8 +24,7 @@ async def loops_by_service(connection: AsyncConnection, window: Window) -> Mappi
     columns = ", ".join((*LOOP_COUNTERS, *BIN_COLUMNS))
     parts = " UNION ALL ".join(
         f"SELECT service_id, {columns} FROM {LOOPS[part.resolution.name].name} WHERE {part.where()}"  # noqa: S608 see above
-        for part in cover(window.since_s, window.until_s, window.resolution, {})
-        if part.resolution is not None
+        for part in cover(window.since_s, window.until_s, window.resolution, {}, window.until_s, {}).buckets
     )
     statement = f"SELECT service_id, {', '.join(sums)} FROM ({parts}) AS facts GROUP BY service_id"  # noqa: S608 see above
     found: dict[int, LoopTotals] = {}

@@ -27,11 +27,12 @@ from aiocop_collector.queries.detail import ask_hotspot
 from aiocop_collector.queries.diff import DiffQuestion, ask_diff
 from aiocop_collector.queries.fleet import AgentsQuestion, FleetQuestion, ask_agents, ask_operations, ask_services
 from aiocop_collector.queries.hotspots import HotspotsQuestion, ask_hotspots
-from aiocop_collector.queries.snapshot import snapshot
+from aiocop_collector.queries.span_memory import SpanMemory
 from aiocop_collector.queries.stalls import StallsQuestion, ask_stalls
 from aiocop_collector.queries.timeline import ask_timeline
 from aiocop_collector.queries.triage import Decision, decide
 from aiocop_collector.store.database import WRITES
+from aiocop_collector.store.snapshot import snapshot
 
 
 class Queries:
@@ -43,16 +44,17 @@ class Queries:
     def __init__(self, engine: AsyncEngine, *, clock_s: Callable[[], float] = time.time) -> None:
         self._engine = engine
         self._clock_s = clock_s
+        self._memory = SpanMemory()
 
     async def hotspots(self, question: HotspotsQuestion) -> HotspotsAnswer:
         """What froze loops, ranked: one page."""
         async with snapshot(self._engine) as connection:
-            return await ask_hotspots(connection, question, self._clock_s())
+            return await ask_hotspots(connection, self._memory, question, self._clock_s())
 
     async def hotspot(self, hotspot_id: str, since: str | None = None, until: str | None = None) -> HotspotDetail:
         """One hotspot in full. Raises UnknownHotspotError."""
         async with snapshot(self._engine) as connection:
-            return await ask_hotspot(connection, hotspot_id, since, until, self._clock_s())
+            return await ask_hotspot(connection, self._memory, hotspot_id, since, until, self._clock_s())
 
     async def timeline(self, hotspot_id: str, since: str | None = None, until: str | None = None) -> Timeline:
         """One hotspot over time. Raises UnknownHotspotError."""
@@ -92,17 +94,17 @@ class Queries:
     async def diff(self, question: DiffQuestion) -> DiffAnswer:
         """What changed between two releases or two stretches of time."""
         async with snapshot(self._engine) as connection:
-            return await ask_diff(connection, question, self._clock_s())
+            return await ask_diff(connection, self._memory, question, self._clock_s())
 
     async def services(self, question: FleetQuestion) -> ServicesAnswer:
         """Services with what froze them."""
         async with snapshot(self._engine) as connection:
-            return await ask_services(connection, question, self._clock_s())
+            return await ask_services(connection, self._memory, question, self._clock_s())
 
     async def operations(self, question: FleetQuestion) -> OperationsAnswer:
         """Blocking operations across the fleet."""
         async with snapshot(self._engine) as connection:
-            return await ask_operations(connection, question, self._clock_s())
+            return await ask_operations(connection, self._memory, question, self._clock_s())
 
     async def agents(self, question: AgentsQuestion) -> AgentsAnswer:
         """Processes that report, and what became of their reports."""

@@ -4,7 +4,7 @@
 | -------------------------------------- | ----------------------------------------------------------------- |
 | minute buckets                         | 3 days, or `--retention` where that is shorter                    |
 | hour buckets                           | 14 days, likewise                                                 |
-| spans                                  | like the buckets they are sums of                                 |
+| spans                                  | like the buckets they are sums of; those of a minute 2 hours      |
 | day buckets, presence, traces, slow events, stalls, captures | `--retention`                               |
 | messages of webhooks                   | `--retention`, but at least 7 days                                |
 | agents                                 | `--retention`, but at least 7 days after they were last seen      |
@@ -29,10 +29,13 @@ from sqlalchemy import Column, ColumnElement, Table, and_, delete, select, true,
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiocop_collector.store import schema
-from aiocop_collector.store.spans import SPANS
+from aiocop_collector.store.spans import MINUTE_S, SPANS
 
 KEEP_MINUTES: Final = timedelta(days=3)
 KEEP_HOURS: Final = timedelta(days=14)
+KEEP_MINUTE_SPANS: Final = timedelta(hours=2)
+"""Later the spans of ten minutes do: only the ends of a window are minutes."""
+
 KEEP_AGENTS: Final = timedelta(days=7)
 KEEP_MESSAGES: Final = timedelta(days=7)
 
@@ -81,6 +84,12 @@ def kept(retention: timedelta, resolution: schema.Resolution) -> timedelta:
     return min(retention, _KEPT_BY_RESOLUTION[resolution.name])
 
 
+def kept_span(retention: timedelta, span_s: int) -> timedelta:
+    """How long spans of this length are kept."""
+    likewise = kept(retention, SPANS[span_s])
+    return min(likewise, KEEP_MINUTE_SPANS) if span_s == MINUTE_S else likewise
+
+
 def horizon_s(retention: timedelta, resolution: schema.Resolution, now_ms: int) -> int:
     """Buckets that start before this go for their age: those whose end is too old, not their start."""
     oldest_s = (now_ms - _milliseconds(kept(retention, resolution))) // 1000
@@ -91,14 +100,19 @@ def buckets_before(resolution: schema.Resolution, from_s: int) -> Iterator[Expir
     """All that goes with the buckets of this resolution that start before `from_s`."""
     for span_s, base in SPANS.items():
         if base is resolution:
-            # The list first: a span on it must be whole.
-            for table in sorted(schema.metadata.tables.values(), key=lambda table: table is not schema.spans):
-                if "span_s" in table.primary_key.columns:
-                    yield Expired(table, table.c.bucket_s, from_s, table.c.span_s == span_s)
+            yield from _spans_before(span_s, from_s)
     for table in resolution.tables:
         yield Expired(table, table.c.bucket_s, from_s)
     if resolution is schema.RESOLUTIONS[-1]:
         yield Expired(schema.presence, schema.presence.c.day_s, from_s)
+
+
+def _spans_before(span_s: int, from_s: int) -> Iterator[Expired]:
+    # The lists first: a span on one must be whole.
+    lists = (schema.summed, schema.spans)
+    for table in sorted(schema.metadata.tables.values(), key=lambda table: table not in lists):
+        if "span_s" in table.primary_key.columns:
+            yield Expired(table, table.c.bucket_s, from_s, table.c.span_s == span_s)
 
 
 def evidence_before(before_ms: int) -> Iterator[Expired]:
@@ -112,6 +126,7 @@ def evidence_before(before_ms: int) -> Iterator[Expired]:
 def expired(retention: timedelta, now_ms: int) -> Iterator[Expired]:
     """What is to be deleted at `now_ms` beside buckets, table by table."""
     yield from evidence_before(now_ms - _milliseconds(retention))
+    yield from _spans_before(MINUTE_S, (now_ms - _milliseconds(KEEP_MINUTE_SPANS)) // 1000 - MINUTE_S)
     # What was told is remembered for a week at least, so that it is not told again.
     outbox_before_ms = now_ms - _milliseconds(max(retention, KEEP_MESSAGES))
     yield Expired(schema.outbox, schema.outbox.c.at_ms, outbox_before_ms)

@@ -21,8 +21,10 @@ to agree on one. Times are integers: `_ms` Unix milliseconds, `bucket_s` the Uni
 
     loops_{minute,hour,day}          per (bucket, service): how its loops fare, with a histogram of lag
     outbox                           messages for webhooks, and what became of them
-    rollups_span, histograms_span    neighbouring buckets summed once they are over (see spans.py)
-    spans                            which of them are there and true
+    summed_totals                    neighbouring buckets summed once they are over, packed (see spans.py)
+    summed                           which of them are there and true
+    rollups_span, histograms_span,   the same as the version before kept it; its rows go with their age
+    spans
     horizons                         per resolution: what starts earlier was deleted
     about                            facts about the store itself
 
@@ -35,7 +37,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text
 
 from aiocop_wire import BIN_COUNT
 
@@ -428,5 +430,25 @@ about: Final = Table(
         "name", String, primary_key=True
     ),  # collector_version: who migrated it last; oldest_revision: who may work on
     Column("value", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+summed: Final = Table(
+    "summed",
+    metadata,
+    Column("span_s", BigInteger, primary_key=True, autoincrement=False),  # how long
+    Column("bucket_s", BigInteger, primary_key=True, autoincrement=False),
+    Column("version", BigInteger, nullable=False),  # random: the same number stands for the same sums
+    Column("ready", Integer, nullable=False),  # 0 while it is being summed
+    sqlite_with_rowid=False,
+)
+
+summed_totals: Final = Table(
+    "summed_totals",
+    metadata,
+    Column("span_s", BigInteger, primary_key=True, autoincrement=False),
+    Column("bucket_s", BigInteger, primary_key=True, autoincrement=False),
+    Column("totals", LargeBinary, nullable=False),  # see totals.py
+    Column("presence", LargeBinary),  # of spans of whole days
     sqlite_with_rowid=False,
 )

@@ -1,112 +1,191 @@
 """Spans: neighbouring buckets summed once they are over, so that a question reads few rows however long its window is.
 
-A window of 25 hours is 25 hour buckets of every site; as spans it is about six. Buckets of the three resolutions are
-written as reports arrive and are always true; spans are summed afterwards by the writer (see condense.py) and listed in
-the table `spans` as long as they are true. A report that arrives late for a span strikes it off that list in the same
-transaction: questions then read the buckets below it, until it is summed again. So spans are only ever about speed.
+A window of 25 hours is 25 hour buckets of every site; as spans it is about six rows, each with the packed totals of all
+sites (totals.py). Buckets of the three resolutions are written as reports arrive and are always true; spans are summed
+afterwards by the writer (condense.py) and listed in the table `summed` as long as they are true. A report that comes
+late for a span strikes it off that list in the same transaction: questions then read the buckets below it, until it is
+summed again. So spans are only ever about speed. Every listing has a version of its own, so whoever remembers what a
+version holds need not read it again.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Table, and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aiocop_collector.store.schema import RESOLUTIONS, Resolution, span_histograms, span_rollups, spans
+from aiocop_collector.store.schema import RESOLUTIONS, Resolution
 
 _MINUTE, _HOUR, _DAY = RESOLUTIONS
+MINUTE_S: Final = _MINUTE.seconds
+DAY_S: Final = _DAY.seconds
 
 SPANS: Final[Mapping[int, Resolution]] = {
+    MINUTE_S: _MINUTE,
     600: _MINUTE,
+    3600: _HOUR,
     3 * 3600: _HOUR,
     12 * 3600: _HOUR,
-    2 * 86_400: _DAY,
-    8 * 86_400: _DAY,
+    DAY_S: _DAY,
+    2 * DAY_S: _DAY,
+    8 * DAY_S: _DAY,
 }
-"""Lengths in seconds, shortest first, and the resolution whose buckets are summed. A span starts at a multiple of its
-length (Unix time). Chosen by counting rows: windows of an hour to a month that end at any moment are covered by 5 to 15
-spans and buckets; more lengths save little more."""
+"""Lengths in seconds, shortest first, and the resolution they are kept like. A span starts at a multiple of its length
+(Unix time), so one lies inside another or outside of it."""
 
-Facts = Literal["rollups", "histograms"]
-Summed = Mapping[int, Collection[int]]
-"""By length: the starts of the spans that may be read."""
+_LONGEST_FIRST: Final = tuple(sorted(SPANS, reverse=True))
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """One of them."""
+
+    span_s: int
+    start_s: int
+
+    @property
+    def end_s(self) -> int:
+        return self.start_s + self.span_s
+
+
+Listed = Mapping[Span, int]
+"""The version of each span that may be read."""
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Buckets, or spans of one length, that a window is read from."""
+class Buckets:
+    """Neighbouring buckets of one resolution, read row by row."""
 
-    resolution: Resolution | None
-    span_s: int
-    """Length of each in seconds."""
-    starts_s: tuple[int, ...]
+    resolution: Resolution
+    start_s: int
+    end_s: int
 
-    def table(self, facts: Facts) -> Table:
-        if self.resolution is not None:
-            return self.resolution.rollups if facts == "rollups" else self.resolution.histograms
-        return span_rollups if facts == "rollups" else span_histograms
-
-    def conditions(self, table: Table) -> list[ColumnElement[bool]]:
-        """What holds for its rows, and only for these. By equality, so that both databases seek by key."""
-        starts = table.c.bucket_s.in_(self.starts_s)
-        return [starts] if self.resolution is not None else [table.c.span_s == self.span_s, starts]
+    @property
+    def starts_s(self) -> range:
+        return range(self.start_s, self.end_s, self.resolution.seconds)
 
     def where(self) -> str:
-        """The same as text."""
-        starts = f"bucket_s IN ({', '.join(map(str, self.starts_s))})"
-        return starts if self.resolution is not None else f"span_s = {self.span_s} AND {starts}"
+        """What holds for their rows: SQL text."""
+        if self.end_s - self.start_s == self.resolution.seconds:
+            return f"bucket_s = {self.start_s:d}"  # rows come in the order they are grouped in: nothing to sort
+        return f"bucket_s >= {self.start_s:d} AND bucket_s < {self.end_s:d}"
 
 
-def cover(since_s: int, until_s: int, finest: Resolution, summed: Summed, *, longest_s: int = 1 << 40) -> list[Part]:
-    """The fewest buckets and spans that make up [since_s, until_s) exactly; both must be edges of `finest` buckets.
+@dataclass(frozen=True, slots=True)
+class Cover:
+    """What makes up a stretch of time exactly."""
 
-    Spans must be shorter than `longest_s`.
+    spans: tuple[Span, ...]
+    buckets: tuple[Buckets, ...]
+
+
+def cover(
+    since_s: int, until_s: int, finest: Resolution, listed: Listed, now_s: float, horizons: Mapping[int, int]
+) -> Cover:
+    """The fewest spans and buckets that make up [since_s, until_s) exactly; both must be edges of `finest` buckets.
+
+    Of today and yesterday shorter ones than `finest` may be taken too, where `horizons` do not say that they are
+    deleted: the bucket of a day that is not over would be read site by site.
     """
-    lengths = sorted(_lengths(finest, longest_s), reverse=True)
-    found: dict[int, list[int]] = {}
+    recent_s = now_s - now_s % DAY_S - DAY_S
+
+    def shortest_s(at_s: int) -> int:
+        for resolution in RESOLUTIONS if at_s >= recent_s else ():
+            if at_s >= horizons.get(resolution.seconds, 0):
+                return min(resolution.seconds, finest.seconds)
+        return finest.seconds
+
+    usable = {span for span in listed if span.span_s >= shortest_s(span.start_s)}
+    starts = sorted({span.start_s for span in usable})
+    spans: list[Span] = []
+    buckets: list[Buckets] = []
     at_s = since_s
     while at_s < until_s:
-        for length_s in lengths:
-            if (
-                at_s % length_s == 0
-                and at_s + length_s <= until_s
-                and (length_s not in SPANS or at_s in summed.get(length_s, ()))
-            ):
-                found.setdefault(length_s, []).append(at_s)
-                at_s += length_s
-                break
+        span = _longest_span(at_s, until_s, usable)
+        if span is not None:
+            spans.append(span)
+            at_s = span.end_s
+            continue
+        following = bisect_left(starts, at_s + 1)
+        next_s = starts[following] if following < len(starts) else until_s
+        resolution = _coarsest_bucket(at_s, min(until_s, next_s), until_s, shortest_s(at_s))
+        end_s = at_s + resolution.seconds
+        if buckets and buckets[-1].resolution is resolution and buckets[-1].end_s == at_s:
+            buckets[-1] = Buckets(resolution, buckets[-1].start_s, end_s)
         else:
-            raise ValueError(f"[{since_s}, {until_s}) does not start and end at edges of {finest.name} buckets")
-    resolutions = {resolution.seconds: resolution for resolution in RESOLUTIONS}
-    return [Part(resolutions.get(length_s), length_s, tuple(starts)) for length_s, starts in sorted(found.items())]
+            buckets.append(Buckets(resolution, at_s, end_s))
+        at_s = end_s
+    return Cover(tuple(spans), tuple(buckets))
 
 
-async def load_summed(connection: AsyncConnection, since_s: int, until_s: int, finest: Resolution) -> Summed:
+def _longest_span(at_s: int, until_s: int, usable: Collection[Span]) -> Span | None:
+    for length_s in _LONGEST_FIRST:
+        if at_s % length_s == 0 and at_s + length_s <= until_s:
+            span = Span(length_s, at_s)
+            if span in usable:
+                return span
+    return None
+
+
+def _coarsest_bucket(at_s: int, next_s: int, until_s: int, finest_s: int) -> Resolution:
+    """The longest that ends before the next span; if none does, the shortest that may be."""
+    fitting = [
+        resolution
+        for resolution in RESOLUTIONS
+        if resolution.seconds >= finest_s and at_s % resolution.seconds == 0 and at_s + resolution.seconds <= until_s
+    ]
+    if not fitting:
+        raise ValueError(f"{at_s} … {until_s} are not edges of the buckets they are to be made of")
+    before_next = [resolution for resolution in fitting if at_s + resolution.seconds <= next_s]
+    return before_next[-1] if before_next else fitting[0]
+
+
+async def load_listed(connection: AsyncConnection, since_s: int, until_s: int) -> dict[Span, int]:
     """The spans inside [since_s, until_s) that may be read, as this connection's transaction sees them."""
-    lengths = [length_s for length_s in SPANS if finest.seconds < length_s <= until_s - since_s]
-    found: dict[int, set[int]] = {length_s: set() for length_s in lengths}
-    if lengths:
-        query = select(spans.c.span_s, spans.c.bucket_s).where(
-            spans.c.span_s.in_(lengths), spans.c.bucket_s >= since_s, spans.c.bucket_s < until_s
-        )
-        for length_s, start_s in await connection.execute(query):
-            found[length_s].add(start_s)
-    return found
+    rows: Iterable[Any] = await connection.exec_driver_sql(
+        "SELECT span_s, bucket_s, version FROM summed "  # noqa: S608 integers
+        f"WHERE bucket_s >= {since_s:d} AND bucket_s + span_s <= {until_s:d} AND ready = 1"
+    )
+    return {Span(span_s, start_s): version for span_s, start_s, version in rows}
 
 
-def containing(minutes_s: Iterable[int]) -> ColumnElement[bool]:
-    """What holds for the rows of `spans` that contain any of these minutes (Unix seconds of their start)."""
-    minutes = set(minutes_s)
-    return or_(
-        *(
-            and_(spans.c.span_s == length_s, spans.c.bucket_s.in_(sorted({at - at % length_s for at in minutes})))
-            for length_s in SPANS
-        )
+async def load_packed(connection: AsyncConnection, spans: Collection[Span]) -> Mapping[Span, bytes]:
+    """The packed totals of listed spans."""
+    return await _load(connection, "totals", spans)
+
+
+async def load_packed_presence(connection: AsyncConnection, spans: Collection[Span]) -> Mapping[Span, bytes]:
+    """The packed presence of listed spans of whole days."""
+    return await _load(connection, "presence", spans)
+
+
+async def _load(connection: AsyncConnection, column: str, spans: Collection[Span]) -> Mapping[Span, bytes]:
+    if not spans:
+        return {}
+    rows: Iterable[Any] = await connection.exec_driver_sql(
+        f"SELECT span_s, bucket_s, {column} FROM summed_totals WHERE {these(spans)}"  # noqa: S608 integers
+    )
+    return {Span(span_s, start_s): packed for span_s, start_s, packed in rows}
+
+
+def these(spans: Iterable[Span]) -> str:
+    """What holds for the rows of these spans: SQL text."""
+    starts: dict[int, list[int]] = {}
+    for span in spans:
+        starts.setdefault(span.span_s, []).append(span.start_s)
+    return " OR ".join(
+        f"(span_s = {span_s:d} AND bucket_s IN ({', '.join(map(str, sorted(found)))}))"
+        for span_s, found in starts.items()
     )
 
 
-def _lengths(finest: Resolution, longest_s: int) -> Iterator[int]:
-    for length_s in (*SPANS, *(resolution.seconds for resolution in RESOLUTIONS)):
-        if finest.seconds <= length_s < longest_s:
-            yield length_s
+def containing(minutes_s: Iterable[int]) -> set[Span]:
+    """The spans that contain any of these minutes (Unix seconds of their start)."""
+    minutes = set(minutes_s)
+    return {Span(span_s, at_s - at_s % span_s) for span_s in SPANS for at_s in minutes}
+
+
+def days_around(since_s: int, until_s: int) -> tuple[int, int]:
+    """The whole days (UTC) that contain [since_s, until_s)."""
+    return since_s - since_s % DAY_S, until_s + -until_s % DAY_S

@@ -13,10 +13,10 @@ import itertools
 import random
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import structlog
 from sqlalchemy import select
@@ -26,12 +26,13 @@ from aiocop_collector.arrivals import Arrival
 from aiocop_collector.counters import Counters
 from aiocop_collector.rules_file import Rules
 from aiocop_collector.store.announcing import Announcer
-from aiocop_collector.store.condense import missing_spans, sum_some
+from aiocop_collector.store.condense import Claim, Summed, claim_spans, finish, missing_spans, sum_span
 from aiocop_collector.store.database import blames_values, reason_of, writing
 from aiocop_collector.store.election import UPKEEP, Election
 from aiocop_collector.store.pruning import Limits, Pruner
 from aiocop_collector.store.ruling import apply_rules, next_hotspots
 from aiocop_collector.store.schema import agents
+from aiocop_collector.store.snapshot import snapshot
 from aiocop_collector.store.sqlite_file import SqliteFile
 from aiocop_collector.store.transaction import Memory, Outcome, Transaction
 
@@ -46,7 +47,7 @@ PENDING_BYTES: Final = 4 << 20
 
 PRUNE_INTERVAL_S: Final = 3600.0
 SIZE_INTERVAL_S: Final = 60.0
-CONDENSE_INTERVAL_S: Final = 30.0
+CONDENSE_INTERVAL_S: Final = 10.0
 ELECTION_INTERVAL_S: Final = 2.0
 """How often a collector that is not elected for upkeep looks whether it is now."""
 
@@ -58,6 +59,8 @@ _DEFECTS: Final = (ArithmeticError, AssertionError, AttributeError, LookupError,
 raise such errors too, then treated like impossible values: one agent's input must not stop the others."""
 
 _ATTEMPTS_WITH_DEFECT: Final = 5
+
+T = TypeVar("T")
 
 WriterState = Literal["idle", "writing", "waiting", "stopped"]
 
@@ -384,17 +387,39 @@ class Store:
         try:
             if not self._keeps():
                 return
-            now_ms = int(self._clock_s() * 1000)
+            now_s = int(self._clock_s())
             async with self._engine.connect() as connection:
-                wanted = iter(await missing_spans(connection, self._retention, now_ms // 1000))
-            more = True
-            while more and self._keeps():
+                wanted = await missing_spans(connection, self._retention, now_s)
+            async with writing(self._engine) as connection:
+                claims = await claim_spans(connection, wanted)
+            for claim in claims:
+                if not self._keeps():
+                    return
+                done = await self._flush_during(self._read_span(claim, now_s))
                 async with writing(self._engine) as connection:
-                    more = await sum_some(connection, wanted, now_ms)
+                    await finish(connection, done)
                 if self._pending:
                     await self._flush()
         except Exception as error:  # noqa: BLE001 the border to the database: without spans answers are only slower
             self._log.warning("summing spans failed", error=reason_of(error))
+
+    async def _read_span(self, claim: Claim, now_s: int) -> Summed:
+        async with snapshot(self._engine) as connection:
+            return await sum_span(connection, claim, now_s)
+
+    async def _flush_during(self, reading: Coroutine[Any, Any, T]) -> T:
+        """Await what only reads; commits go on meanwhile."""
+        task = asyncio.get_running_loop().create_task(reading, name="aiocop-collector-reading")
+        try:
+            while not (task.done() or self._stopping):
+                hurried = asyncio.ensure_future(self._much.wait())
+                await asyncio.wait({task, hurried}, timeout=FLUSH_INTERVAL_S, return_when=asyncio.FIRST_COMPLETED)
+                hurried.cancel()
+                if self._pending:
+                    await self._flush()
+            return await task
+        finally:
+            task.cancel()
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:

@@ -1,0 +1,70 @@
+"""How many distinct processes saw a group, on the days of a window.
+
+An agent has one service and one release for life, so what services saw is added up, and a release is a mask.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from aiocop_collector.queries.groupings import Key
+from aiocop_collector.queries.scope import FEW_SITES, Scope
+from aiocop_collector.store.buckets import read_presence
+from aiocop_collector.store.schema import RESOLUTIONS, agents, releases
+from aiocop_collector.store.spans import DAY_S, cover, days_around
+from aiocop_collector.store.totals import AgentBits, Presence
+
+
+async def processes_of(connection: AsyncConnection, scope: Scope, keys: Collection[Key]) -> Mapping[Key, int]:
+    """By group; one that nobody saw is missing."""
+    wanted = scope.sites_of(keys)
+    whole_days = {span: version for span, version in scope.listed.items() if span.span_s >= DAY_S}
+    since_s, until_s = days_around(scope.window.since_s, scope.window.until_s)
+    parts = cover(since_s, until_s, RESOLUTIONS[-1], whole_days, scope.now_s, scope.horizons)
+    days_s = [start_s for buckets in parts.buckets for start_s in range(buckets.start_s, buckets.end_s, DAY_S)]
+    past = await scope.memory.presence(connection, parts.spans, scope.listed)
+    if len(wanted) <= FEW_SITES:
+        lately = Presence(past.bits)
+        lately.add(await read_presence(connection, days_s, wanted))
+    else:
+        lately = await scope.memory.presence_on(connection, days_s, past.bits)
+    seen: dict[tuple[Key, int], int] = defaultdict(int)
+    for presence in (past, lately):
+        for site_id in wanted:
+            bits = presence.seen_by.get(site_id)
+            if bits is not None:
+                seen[scope.group_of[site_id], presence.service_of[site_id]] |= bits
+    if scope.release_of is None:
+        return _counted(seen)
+    return await _of_releases(connection, scope, seen, past.bits)
+
+
+def _counted(seen: Mapping[tuple[Key, int], int]) -> Mapping[Key, int]:
+    found: dict[Key, int] = defaultdict(int)
+    for (key, _), bits in seen.items():
+        found[key] += bits.bit_count()
+    return found
+
+
+async def _of_releases(
+    connection: AsyncConnection, scope: Scope, seen: Mapping[tuple[Key, int], int], bits: AgentBits
+) -> Mapping[Key, int]:
+    """Of the agents in `seen`, those of releases that count; grouping by release, by release."""
+    statement = select(agents.c.id, agents.c.service_id, releases.c.name).join(
+        releases, releases.c.id == agents.c.release_id
+    )
+    condition = scope.filters.release_condition(agents.c.release_id)
+    if condition is not None:
+        statement = statement.where(condition)
+    masks: dict[int, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for agent_id, service_id, name in await connection.execute(statement):
+        number = bits.of(service_id).get(agent_id)
+        if number is not None:
+            masks[service_id][name if scope.grouping.by_release else ""] |= 1 << number
+    found: dict[Key, int] = defaultdict(int)
+    for (key, service_id), seen_by in seen.items():
+        for name, mask in masks[service_id].items():
+            found[(name,) if scope.grouping.by_release else key] += (seen_by & mask).bit_count()
+    return found

@@ -1,0 +1,128 @@
+"""What spans hold, kept decoded between questions: the same windows are asked for again and again.
+
+A listed span has a version, and what is remembered goes by it: a span that was struck off and summed again is another
+one. So nothing here can be out of date, whoever wrote it; a collector needs to tell no other. Sums of the spans of a
+window are remembered in three steps (those of hours and longer, of ten minutes, of minutes), as the ends of a window
+move on by the minute and its middle does not.
+
+Written and read on the event loop's thread only. What it gives out is shared: nobody may change it.
+"""
+
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable
+from typing import Final, TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from aiocop_collector.store.buckets import read_presence
+from aiocop_collector.store.spans import MINUTE_S, Listed, Span, load_packed, load_packed_presence
+from aiocop_collector.store.totals import AgentBits, Presence, Totals
+
+_STEPS_S: Final = (3600, 600, 0)
+"""The shortest spans of each step."""
+
+_MOST_ENTRIES: Final = 100_000
+"""Sites remembered, of all that is remembered together: some 600 bytes each."""
+
+_MOST_AGENTS: Final = 200_000
+"""Bits given out before all presence is forgotten: agents come and go."""
+
+Versions = tuple[tuple[Span, int], ...]
+T = TypeVar("T", Totals, Presence)
+
+
+class SpanMemory:
+    """One per collector."""
+
+    def __init__(self, *, most_entries: int = _MOST_ENTRIES) -> None:
+        self._most_entries = most_entries
+        self._known: OrderedDict[Hashable, tuple[object, int]] = OrderedDict()
+        self._entries = 0
+        self._bits = AgentBits()
+
+    async def totals(
+        self, connection: AsyncConnection, spans: Iterable[Span], listed: Listed, *, by_release: bool
+    ) -> Totals:
+        """The sum of these spans, which this connection's transaction sees as listed. Not to be changed."""
+        ordered = sorted(spans, reverse=True)
+        total = Totals()
+        done: list[Span] = []
+        for shortest_s in _STEPS_S:
+            step = [span for span in ordered if span.span_s >= shortest_s]
+            if len(step) == len(done):
+                continue
+            key = ("totals", by_release, _versions(step, listed))
+            known = self._recall(key, Totals)
+            if known is None:
+                known = total.copy()
+                for one in await self._decoded(connection, step[len(done) :], listed, by_release=by_release):
+                    known.add(one)
+                self._remember(key, known, len(known))
+            total, done = known, step
+        return total
+
+    async def presence(self, connection: AsyncConnection, spans: Iterable[Span], listed: Listed) -> Presence:
+        """Who was seen in these spans of whole days. Not to be changed."""
+        if len(self._bits) > _MOST_AGENTS:
+            self._known.clear()
+            self._entries, self._bits = 0, AgentBits()
+        ordered = sorted(spans, reverse=True)
+        key = ("presence", _versions(ordered, listed))
+        known = self._recall(key, Presence)
+        if known is None:
+            known = Presence(self._bits)
+            for data in (await load_packed_presence(connection, ordered)).values():
+                known.add_bytes(data)
+            self._remember(key, known, len(known.seen_by))
+        return known
+
+    async def presence_on(self, connection: AsyncConnection, days_s: Iterable[int], bits: AgentBits) -> Presence:
+        """Who was seen on these days, in `bits` of what `presence` gave out. Not to be changed."""
+        days = tuple(sorted(days_s))
+        if not days:
+            return Presence(bits)
+        counted = await connection.exec_driver_sql(
+            f"SELECT count(*) FROM presence WHERE day_s IN ({', '.join(map(str, days))})"  # noqa: S608 integers
+        )
+        # Rows are only ever added to a day, so as many as there were are the same ones.
+        key = ("presence on", days, counted.scalar_one())
+        known = self._recall(key, Presence)
+        if known is None or known.bits is not bits:
+            known = Presence(bits)
+            known.add(await read_presence(connection, days))
+            self._remember(key, known, len(known.seen_by))
+        return known
+
+    async def _decoded(
+        self, connection: AsyncConnection, spans: list[Span], listed: Listed, *, by_release: bool
+    ) -> list[Totals]:
+        """Those of a minute are remembered one by one: a window of an hour is made of them anew each minute."""
+        keys = {span: ("minute", by_release, span, listed[span]) for span in spans if span.span_s == MINUTE_S}
+        found = {span: self._recall(key, Totals) for span, key in keys.items()}
+        missing = [span for span in spans if found.get(span) is None]
+        for span, data in (await load_packed(connection, missing)).items():
+            decoded = Totals.from_bytes(data) if by_release else Totals.from_bytes(data).of_any_release()
+            found[span] = decoded
+            if span in keys:
+                self._remember(keys[span], decoded, len(decoded))
+        return [totals for totals in found.values() if totals is not None]
+
+    def _recall(self, key: Hashable, kind: type[T]) -> T | None:
+        found = self._known.get(key)
+        if found is None:
+            return None
+        self._known.move_to_end(key)
+        remembered, _ = found
+        return remembered if isinstance(remembered, kind) else None
+
+    def _remember(self, key: Hashable, found: Totals | Presence, entries: int) -> None:
+        _, before = self._known.get(key, (None, 0))
+        self._known[key] = (found, entries)
+        self._entries += entries - before
+        while self._entries > self._most_entries and len(self._known) > 1:
+            _, (_, freed) = self._known.popitem(last=False)
+            self._entries -= freed
+
+
+def _versions(spans: Iterable[Span], listed: Listed) -> Versions:
+    return tuple([(span, listed[span]) for span in spans])

@@ -1,0 +1,211 @@
+"""Totals of sites over a stretch of time, in memory and packed for the database; and who was present there.
+
+A site's counters and the bins of its histogram are one Python integer of 64-bit lanes:
+
+    lane 0 count · 1 slow_count · 2 blocked_us · 3 … 88 the bins
+
+so that adding two sites, or two stretches of time, is one addition, exact, and 10 000 of them take 2 ms (measured). No
+lane overflows before a BIGINT column would. `max_us` is no sum and kept beside it. Empty lanes at the end take no room.
+
+Presence is a set of agents per site: an integer with a bit per agent. Bits are given out per service, so that a service
+with four processes needs four.
+"""
+
+import struct
+import zlib
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgpack
+
+from aiocop_wire import BIN_COUNT
+
+SiteRelease = tuple[int, int]
+"""(site_id, release_id); `ANY_RELEASE` where releases are added up."""
+
+ANY_RELEASE: Final = 0
+
+LANE_BITS: Final = 64
+_FIRST_BIN_BIT: Final = 3 * LANE_BITS
+_LANE: Final = (1 << LANE_BITS) - 1
+_LANE_BYTES: Final = LANE_BITS // 8
+_BIN_BYTES: Final = BIN_COUNT * _LANE_BYTES
+_LEVEL: Final = 1  # of zlib: level 6 takes three times as long for a tenth less
+
+
+def counters_of(packed: int) -> tuple[int, int, int]:
+    """(count, slow_count, blocked_us)."""
+    return packed & _LANE, packed >> LANE_BITS & _LANE, packed >> 2 * LANE_BITS & _LANE
+
+
+def blocked_us_of(packed: int) -> int:
+    return packed >> 2 * LANE_BITS & _LANE
+
+
+def bins_of(packed: int) -> Sequence[int] | None:
+    """A count per bin; None where nothing was recorded."""
+    bins = packed >> _FIRST_BIN_BIT
+    return memoryview(bins.to_bytes(_BIN_BYTES, "little")).cast("Q").tolist() if bins else None
+
+
+def pack_counters(count: int, slow_count: int, blocked_us: int) -> int:
+    return count | slow_count << LANE_BITS | blocked_us << 2 * LANE_BITS
+
+
+def pack_bins(bins: Iterable[int | None]) -> int:
+    """`bins` as they are in a row of a histogram table: None where empty."""
+    return int.from_bytes(array("Q", [count or 0 for count in bins]).tobytes(), "little") << _FIRST_BIN_BIT
+
+
+@dataclass(slots=True)
+class Totals:
+    """What each (site, release) with a row in some stretch of time adds up to there. Both have the same keys."""
+
+    sums: dict[SiteRelease, int] = field(default_factory=dict)
+    max_us: dict[SiteRelease, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.sums)
+
+    def copy(self) -> "Totals":
+        return Totals(dict(self.sums), dict(self.max_us))
+
+    def add(self, other: "Totals") -> None:
+        """Add what another stretch of time holds."""
+        sums, max_us = self.sums, self.max_us
+        for key, packed in other.sums.items():
+            sums[key] = sums.get(key, 0) + packed
+        for key, longest_us in other.max_us.items():
+            if longest_us > max_us.get(key, -1):
+                max_us[key] = longest_us
+
+    def add_counters(self, rows: Iterable[Sequence[int]]) -> None:
+        """Add rows of (site_id, release_id, count, slow_count, blocked_us, max_us)."""
+        sums, max_us = self.sums, self.max_us
+        for site_id, release_id, count, slow_count, blocked_us, longest_us in rows:
+            key = (site_id, release_id)
+            sums[key] = sums.get(key, 0) + pack_counters(count, slow_count, blocked_us)
+            if longest_us > max_us.get(key, -1):
+                max_us[key] = longest_us
+
+    def of_any_release(self) -> "Totals":
+        """Each site's releases added up."""
+        totals = Totals()
+        sums, max_us = totals.sums, totals.max_us
+        for site_release, packed in self.sums.items():
+            site = (site_release[0], ANY_RELEASE)
+            sums[site] = sums.get(site, 0) + packed
+            longest_us = self.max_us[site_release]
+            if longest_us > max_us.get(site, -1):
+                max_us[site] = longest_us
+        return totals
+
+    def add_bins(self, bins: Mapping[SiteRelease, int]) -> None:
+        """Add packed bins of what has counters here, with its release or for any."""
+        sums = self.sums
+        for site_release, packed in bins.items():
+            key = site_release if site_release in sums else (site_release[0], ANY_RELEASE)
+            if key in sums:
+                sums[key] += packed
+
+    def to_bytes(self) -> bytes:
+        """Compressed: the number of entries; of all entries site_id, release_id and max_us; their sizes; their sums."""
+        keys: list[int] = []
+        sizes: list[int] = []
+        body: list[bytes] = []
+        for key, packed in self.sums.items():
+            size = (packed.bit_length() + 7) // 8
+            keys += (*key, self.max_us[key])
+            sizes.append(size)
+            body.append(packed.to_bytes(size, "little"))
+        head = struct.pack(f"<q{len(keys)}q{len(sizes)}H", len(sizes), *keys, *sizes)
+        return zlib.compress(head + b"".join(body), _LEVEL)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Totals":
+        raw = zlib.decompress(data)
+        (entries,) = struct.unpack_from("<q", raw)
+        numbers = iter(struct.unpack_from(f"<{3 * entries}q", raw, 8))
+        at = 8 + 24 * entries
+        sizes = struct.unpack_from(f"<{entries}H", raw, at)
+        at += 2 * entries
+        totals, to_int = cls(), int.from_bytes
+        sums, max_us = totals.sums, totals.max_us
+        for site_id, release_id, longest_us, size in zip(numbers, numbers, numbers, sizes, strict=True):
+            key = (site_id, release_id)
+            sums[key] = to_int(raw[at : at + size], "little")
+            max_us[key] = longest_us
+            at += size
+        return totals
+
+
+class AgentBits:
+    """Which bit stands for which agent, among those of its service. Grows with every agent met."""
+
+    def __init__(self) -> None:
+        self._of_service: dict[int, dict[str, int]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._of_service.values()))
+
+    def of(self, service_id: int) -> dict[str, int]:
+        """The number of the bit by agent."""
+        return self._of_service.setdefault(service_id, {})
+
+
+@dataclass(slots=True)
+class Presence:
+    """Which agents saw each site, as bits of an `AgentBits`."""
+
+    bits: AgentBits
+    seen_by: dict[int, int] = field(default_factory=dict)
+    """By site."""
+    service_of: dict[int, int] = field(default_factory=dict)
+    """By site."""
+
+    def copy(self) -> "Presence":
+        return Presence(self.bits, dict(self.seen_by), dict(self.service_of))
+
+    def add(self, rows: Iterable[tuple[int, int, str]]) -> None:
+        """Add rows of (site_id, service_id, agent_id)."""
+        seen_by, service_of = self.seen_by, self.service_of
+        for site_id, service_id, agent_id in rows:
+            numbers = self.bits.of(service_id)
+            seen_by[site_id] = seen_by.get(site_id, 0) | 1 << numbers.setdefault(agent_id, len(numbers))
+            service_of[site_id] = service_id
+
+    def to_bytes(self) -> bytes:
+        """Compressed msgpack: [service_id, agents, sites, a number into the sets by site, the sets] per service."""
+        sites: dict[int, list[int]] = {}
+        for site_id, service_id in self.service_of.items():
+            sites.setdefault(service_id, []).append(site_id)
+        services = []
+        for service_id, site_ids in sites.items():
+            sets: dict[int, int] = {}
+            which = [sets.setdefault(self.seen_by[site_id], len(sets)) for site_id in site_ids]
+            size = (max(sets).bit_length() + 7) // 8
+            agents = list(self.bits.of(service_id))[: 8 * size]
+            services.append([service_id, agents, site_ids, which, [seen.to_bytes(size, "little") for seen in sets]])
+        return zlib.compress(msgpack.packb(services), _LEVEL)
+
+    def add_bytes(self, data: bytes) -> None:
+        """Add what `to_bytes` of any `Presence` made."""
+        for service_id, agents, site_ids, which, sets in msgpack.unpackb(zlib.decompress(data)):
+            numbers = self.bits.of(service_id)
+            bits = [numbers.setdefault(agent_id, len(numbers)) for agent_id in agents]
+            translated = [_translated(int.from_bytes(seen, "little"), bits) for seen in sets]
+            for site_id, number in zip(site_ids, which, strict=True):
+                self.seen_by[site_id] = self.seen_by.get(site_id, 0) | translated[number]
+                self.service_of[site_id] = service_id
+
+
+def _translated(seen: int, bits: Sequence[int]) -> int:
+    """The same set with other numbers for its bits."""
+    found = 0
+    while seen:
+        lowest = seen & -seen
+        found |= 1 << bits[lowest.bit_length() - 1]
+        seen ^= lowest
+    return found
