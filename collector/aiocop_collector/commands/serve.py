@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 import sys
@@ -22,6 +23,11 @@ _MAX_CONNECTIONS: Final = 512
 """Beyond it requests are answered with 503 at once."""
 
 _KEEP_ALIVE_S: Final = 15
+
+_GC_THRESHOLDS: Final = (20_000, 10, 50)
+"""An answer over a fleet makes tens of thousands of tuples, in no cycles: with Python's own thresholds a fifth of its
+CPU time went to looking for some (measured on 10 000 sites)."""
+
 _NOT_COMMITTED: Final = 1
 
 
@@ -30,6 +36,8 @@ def serve(settings: Settings) -> int:
 
     Raises CollectorError when it cannot start.
     """
+    gc.freeze()  # what was imported stays: it need not be looked through
+    gc.set_threshold(*_GC_THRESHOLDS)
     return uvloop.run(_serve(settings))
 
 

@@ -31,11 +31,13 @@ async def processes_of(connection: AsyncConnection, scope: Scope, keys: Collecti
     else:
         lately = await scope.memory.presence_on(connection, days_s, past.bits)
     seen: dict[tuple[Key, int], int] = defaultdict(int)
+    group_of = scope.group_of
     for presence in (past, lately):
+        seen_by, service_of = presence.seen_by, presence.service_of
         for site_id in wanted:
-            bits = presence.seen_by.get(site_id)
+            bits = seen_by.get(site_id)
             if bits is not None:
-                seen[scope.group_of[site_id], presence.service_of[site_id]] |= bits
+                seen[group_of[site_id], service_of[site_id]] |= bits
     if scope.release_of is None:
         return _counted(seen)
     return await _of_releases(connection, scope, seen, past.bits)

@@ -109,12 +109,15 @@ class Scope:
         """`by_site` of these, looked up one by one: a page has few."""
         sums: dict[tuple[Key, int], int] = {}
         max_us: dict[tuple[Key, int], int] = {}
+        group_of, spans, live = self.group_of, self.spans, self.live
         for site_id in site_ids:
-            site, unit = (site_id, ANY_RELEASE), (self.group_of[site_id], site_id)
-            found = [totals for totals in (self.spans, self.live) if site in totals.sums]
-            if found:
-                sums[unit] = sum([totals.sums[site] for totals in found])
-                max_us[unit] = max([totals.max_us[site] for totals in found])
+            site = (site_id, ANY_RELEASE)
+            in_spans, lately = spans.sums.get(site), live.sums.get(site)
+            if in_spans is None and lately is None:
+                continue
+            unit = (group_of[site_id], site_id)
+            sums[unit] = (in_spans or 0) + (lately or 0)
+            max_us[unit] = max(spans.max_us.get(site, 0), live.max_us.get(site, 0))
         return sums, max_us
 
     def active(self) -> Iterator[tuple[Key, SiteRelease]]:
