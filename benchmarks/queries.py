@@ -29,8 +29,9 @@ from sqlalchemy import text
 from tests.support.collector import CollectorProcess, StreamPeer, make_identity, make_report, make_site, run_collector
 from tests.support.postgres_server import find_binaries, run_postgres
 
-from aiocop_collector.store.condense import missing_spans, sum_some
-from aiocop_collector.store.database import WRITES, open_engine, prepare
+from aiocop_collector.store.condense import claim_spans, finish, missing_spans, sum_span
+from aiocop_collector.store.database import open_engine, prepare, writing
+from aiocop_collector.store.snapshot import snapshot
 from aiocop_wire import Define, SiteDelta
 
 WINDOWS = ("1h", "24h", "7d", "30d")
@@ -69,20 +70,23 @@ async def build(url: str, options: argparse.Namespace) -> None:
     print(f"filled in {time.perf_counter() - started_s:.0f} s", flush=True)
     started_s, longest_s = time.perf_counter(), 0.0
     async with engine.connect() as connection:
-        spans = await missing_spans(connection, timedelta(days=options.days), now_s)
-    wanted, more = iter(spans), True
-    while more:
-        async with engine.connect() as connection:
-            await connection.execution_options(**{WRITES: True})
-            async with connection.begin():
-                began_s = time.perf_counter()
-                more = await sum_some(connection, wanted, now_s * 1000)
+        wanted = await missing_spans(connection, timedelta(days=options.days), now_s)
+    async with writing(engine) as connection:
+        claims = await claim_spans(connection, wanted)
+    for claim in claims:
+        async with snapshot(engine) as connection:
+            done = await sum_span(connection, claim, now_s)
+        began_s = time.perf_counter()
+        async with writing(engine) as connection:
+            await finish(connection, done)
         longest_s = max(longest_s, time.perf_counter() - began_s)
     took_s = time.perf_counter() - started_s
-    print(f"summed {len(spans)} spans in {took_s:.0f} s, the longest transaction {longest_s * 1000:.0f} ms", flush=True)
+    print(
+        f"summed {len(claims)} spans in {took_s:.0f} s, the longest transaction {longest_s * 1000:.0f} ms", flush=True
+    )
     async with engine.connect() as connection:
         total = calls = 0
-        for name in ("rollups_minute", "rollups_hour", "rollups_day", "rollups_span", "histograms_span", "presence"):
+        for name in ("rollups_minute", "rollups_hour", "rollups_day", "summed_totals", "presence"):
             rows = (await connection.execute(text(f"SELECT count(*) FROM {name}"))).scalar_one()
             total += rows if name in ("rollups_minute", "rollups_hour", "rollups_day") else 0
             print(f"    {name}: {rows:,} rows")
