@@ -61,7 +61,14 @@ async def fill_fleet(engine: AsyncEngine, *, services: int, sites: int, days: in
 async def _insert(connection: AsyncConnection, table: str, rows: Iterable[tuple], columns: int) -> None:
     numbered = connection.dialect.name == "postgresql"
     marks = ", ".join(f"${n}" if numbered else "?" for n in range(1, columns + 1))
-    await connection.exec_driver_sql(f"INSERT INTO {table} VALUES ({marks})", list(rows))
+    names = ""
+    if table in schema.metadata.tables:  # columns that later versions added at its end may stay empty
+        names = (
+            "("
+            + ", ".join(f'"{column.name}"' for column in list(schema.metadata.tables[table].columns)[:columns])
+            + ")"
+        )
+    await connection.exec_driver_sql(f"INSERT INTO {table} {names} VALUES ({marks})", list(rows))
 
 
 async def _dimensions(connection: AsyncConnection, services: int, sites: int, days: int, now_s: int) -> None:
