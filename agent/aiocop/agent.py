@@ -20,6 +20,7 @@ from typing import Any, Final
 from aiocop import sqlite_queries
 from aiocop.aggregate import Aggregate
 from aiocop.allowing import AllowBlocking, AllowRule
+from aiocop.calibration import calibrate
 from aiocop.calls import Calls
 from aiocop.catalogue import OPERATION_CAUSES, OWN, Operation, OperationCause, standard_operations
 from aiocop.config import Configuration
@@ -27,6 +28,7 @@ from aiocop.disclosure import EVERYTHING, Disclosure
 from aiocop.events import Events, SlowTaskCallback
 from aiocop.frames import FrameNames
 from aiocop.gc_pauses import GarbagePauses
+from aiocop.governor import Governor
 from aiocop.heartbeat import Heartbeat, open_heartbeat
 from aiocop.identity import ProcessIdentity
 from aiocop.installed import own_places
@@ -62,7 +64,8 @@ class Agent:
             aggregate=Aggregate(self._traces),
             events=self.events,
         )
-        self._watchdog = Watchdog(self._slices)
+        self._governor = Governor(self._slices, calibrate)
+        self._watchdog = Watchdog(self._slices, self._governor)
         self._slices.aggregate = self._new_aggregate()
         self.calls = Calls(self._slices, standard_operations())
         self._sqlite_queries = sqlite_queries.SqliteQueries(self._slices, self.calls.operations)
@@ -96,6 +99,7 @@ class Agent:
         stall_after_ms: float | None = None,
         enabled: bool | None = None,
         remote_control: bool | None = None,
+        overhead_budget_percent: float | None = None,
         application: Sequence[str] = (),
         ship_context: Sequence[str] | None = None,
         ship_arguments: Sequence[str] | None = None,
@@ -115,6 +119,7 @@ class Agent:
             stall_after_ms=stall_after_ms,
             enabled=enabled,
             remote_control=remote_control,
+            overhead_budget_percent=overhead_budget_percent,
             application=application,
             ship_context=ship_context,
             ship_arguments=ship_arguments,
@@ -134,6 +139,7 @@ class Agent:
                 return self
             self._scrub = scrub
             self._names.set_application(configuration.application)
+            self._governor.govern(configuration.overhead_budget_percent / 100)
             self._register_process_hooks()
             self.events.add_provider(active_span, before_slices=False)
             if on_slow_task is not None:
@@ -222,6 +228,7 @@ class Agent:
             self._slices.shipping = False
             self._slices.disclosure = None
             self._slices.begin_anew(self._new_aggregate())
+            self._governor.rest()
             self._wrappers_installed = False
             self._detecting = False
             self.configuration = None
@@ -391,6 +398,7 @@ class Agent:
             "faults": self._slices.faults,
             "callback_failures": self.events.failures,
             "remote_control": self.remote_control.status(),
+            "overhead": self._governor.status(),
             "allowed": {str(rule): rule.matches for rule in self._traces.rules},
         }
         if shipper is None:
@@ -427,7 +435,7 @@ class Agent:
         return ",".join(sorted({thread.loop for thread in list(self._slices.threads.values()) if thread.loop}))
 
     def _new_aggregate(self) -> Aggregate:
-        return Aggregate(self._traces, lambda: self._watchdog.cpu_ns)
+        return Aggregate(self._traces, lambda: self._watchdog.cpu_ns, self._governor.reported)
 
     # --- the process --------------------------------------------------------------------------------------------------
 
@@ -476,6 +484,7 @@ class Agent:
             self._shipper.abandon()
         self._end_heartbeat(Heartbeat.abandon)
         self._slices.begin_anew(self._new_aggregate())
+        self._governor.begin_anew()
         if self._resume_watchdog:
             self._watchdog.start()
         if self._shipper is not None and self.configuration is not None:

@@ -10,12 +10,11 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
-from aiocop.catalogue import OTHER
 from aiocop.loop_health import LoopHealth
 from aiocop.shipping.loop_deltas import merge_loops
 from aiocop.shipping.report_source import Window
-from aiocop.traces import OTHER_SITE, Site, Traces
-from aiocop_wire import Define, Health, SiteDelta, SlowEvent
+from aiocop.traces import Site, Traces
+from aiocop_wire import Define, Health, Overhead, SiteDelta, SlowEvent
 
 MAX_SITES_PER_THREAD: Final = 4_000
 """A thread that sees more different sites counts the new ones at `<other>`, by operation `other`."""
@@ -108,10 +107,16 @@ class CounterTable:
 class Aggregate:
     """Everything counted in this process and not yet taken by the shipper."""
 
-    def __init__(self, traces: Traces, watchdog_cpu_ns: Callable[[], int] = int) -> None:
+    def __init__(
+        self,
+        traces: Traces,
+        watchdog_cpu_ns: Callable[[], int] = int,
+        overhead: Callable[[], Overhead | None] = lambda: None,
+    ) -> None:
         self._traces = traces
         self._watchdog_cpu_ns = watchdog_cpu_ns
-        self.other = traces.pseudo_site(OTHER, OTHER_SITE)
+        self._overhead = overhead
+        self.other = traces.other_site
         self._tables: dict[int, CounterTable] = {}
         """Live tables by an id of their own. A thread adds its own (atomic); the shipper's thread removes the dead."""
         self._retired: deque[int] = deque()
@@ -187,7 +192,12 @@ class Aggregate:
 
     def health(self) -> Health:
         """Totals of the agent, without the shipper's CPU time, which the shipper adds."""
-        return Health(recorded=self.recorded(), slices=self.slices(), agent_cpu_us=self._watchdog_cpu_ns() // 1_000)
+        return Health(
+            recorded=self.recorded(),
+            slices=self.slices(),
+            agent_cpu_us=self._watchdog_cpu_ns() // 1_000,
+            overhead=self._overhead(),
+        )
 
     def dropped(self) -> dict[str, int]:
         """What was dropped before the shipper could take it, by reason."""

@@ -23,6 +23,7 @@ def start(
     stall_after_ms: float | None = None,
     enabled: bool | None = None,
     remote_control: bool | None = None,
+    overhead_budget_percent: float | None = None,
     application: Sequence[str] = (),
     ship_context: Sequence[str] | None = None,
     ship_arguments: Sequence[str] | None = None,
@@ -35,7 +36,8 @@ def start(
 
     `collector` is an address, `unix:///run/aiocop/collector.sock` or `udp://127.0.0.1:8718`. `threshold_ms` is the time
     from which a slice is slow. `remote_control` lets the collector change settings of this agent (docs/configuration.md
-    says which). `application` names packages that are application code although they are installed like libraries. Slow
+    says which). `overhead_budget_percent` is the part of a loop's time that the agent may take before it looks less
+    closely. `application` names packages that are application code although they are installed like libraries. Slow
     events may take along the context values that `ship_context` names, and the arguments of the operations that
     `ship_arguments` names; `scrub(source, name, value)` returns what is shipped of each instead, None for nothing
     (docs/privacy.md). `udp_key_file` (or `udp_key`) is the key shared with a udp collector. What is not given comes
@@ -52,6 +54,7 @@ def start(
         stall_after_ms=stall_after_ms,
         enabled=enabled,
         remote_control=remote_control,
+        overhead_budget_percent=overhead_budget_percent,
         application=application,
         ship_context=ship_context,
         ship_arguments=ship_arguments,

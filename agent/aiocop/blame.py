@@ -22,6 +22,7 @@ from aiocop.attribution import (
 )
 from aiocop.callback_names import callback_code
 from aiocop.catalogue import CPU, GIL, WAIT
+from aiocop.detail import FULL, NOTHING_NEW
 from aiocop.loop_thread import LoopThread
 from aiocop.loop_threads import LoopThreads
 from aiocop.starvation import Starvation, switch_interval_ns
@@ -44,6 +45,14 @@ class Blame(LoopThreads):
         """Whether slow events are queued for a shipper."""
         self.faults = 0
         """Slices that could not be accounted for."""
+        self.level = FULL
+        """How closely blocking calls are looked at (detail.py). Read once per call; the governor writes it. Whatever a
+        call reads in the middle of a change, it is counted once."""
+
+    @property
+    def keeps_traces(self) -> bool:
+        """Whether full traces are kept of the sites that are seen."""
+        return self.shipping and self.level < NOTHING_NEW
 
     def fault(self) -> None:
         """Count an exception of the agent's own, and log the first. Call it in an `except` clause."""
@@ -87,7 +96,7 @@ class Blame(LoopThreads):
         thread.gil_ns += gil_ns
         site = self.traces.site(GIL, stack) if stack else self.traces.pseudo_site(GIL, UNKNOWN_HOLDER)
         self._give(thread, site, gil_ns)
-        if self.shipping and stack:
+        if self.keeps_traces and stack:
             self.traces.keep_trace(site, stack)
         return True
 
@@ -120,7 +129,7 @@ class Blame(LoopThreads):
             identifier = site.definition.site_id
             sites[identifier] = site
             given[identifier] = given.get(identifier, 0) + share_ns
-            if self.shipping:
+            if self.keeps_traces:
                 self.traces.keep_trace(site, sample.stack)
         for identifier, blocked_ns in given.items():
             self._give(thread, sites[identifier], blocked_ns)

@@ -17,6 +17,7 @@ from typing import Any, Final
 from aiocop._stdlib import get_ident, getframe, perf_counter_ns
 from aiocop.allowing import allowed_since_ns
 from aiocop.catalogue import Operation
+from aiocop.detail import COUNTS, LONG_CALL_NS
 from aiocop.errors import HighSeverityBlockingIoException
 from aiocop.loop_thread import LoopThread
 from aiocop.patches import Patches
@@ -149,6 +150,9 @@ class Calls:
             if running is not None and event in running.audit_events:
                 return
             try:
+                if slices.level >= COUNTS and not slices.events.raising_now():
+                    slices.count_only(thread, operation)
+                    return
                 frame = getframe(1)
                 traced = None
                 if slices.events.wanted:
@@ -270,6 +274,8 @@ def measure_call(
     kwargs: dict[str, Any],
 ) -> Any:
     """Make a call inside a slice and count it. Called by a wrapper: the caller's caller made the call."""
+    if slices.level >= COUNTS and not slices.events.raising_now():
+        return _count_call(slices, thread, operation, original, args, kwargs)
     call = None
     try:
         if slices.events.wanted:
@@ -299,13 +305,44 @@ def measure_call(
         if own_ns >= slices.threshold_ns:
             own_ns -= slices.others_ns(thread, own_ns)
         if counters.site.silent or (slices.allowing_used and allowed_since_ns()):
-            slices.pass_over(thread, counters, own_ns)
+            if counters.site.summary and own_ns >= LONG_CALL_NS:
+                _record_ended(slices, thread, operation, args, kwargs, getframe(2), own_ns)
+            else:
+                slices.pass_over(thread, counters, own_ns)
         else:
             thread.record(counters, own_ns)
             if slices.disclosure is not None:
                 slices.hold_arguments(thread, counters, args, kwargs, own_ns)
             if call is not None:
                 call.duration_ns = own_ns
+
+
+def _count_call(
+    slices: Slices,
+    thread: LoopThread,
+    operation: Operation,
+    original: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    """Make a call and count it at its operation, without its time: in a slow slice, samples have to tell. Only a long
+    one is looked at, once it is over.
+    """
+    outer = thread.operation
+    outer_nested_ns = thread.nested_ns
+    thread.operation = operation
+    started_ns = perf_counter_ns()
+    try:
+        return original(*args, **kwargs)
+    finally:
+        elapsed_ns = perf_counter_ns() - started_ns
+        thread.operation = outer
+        if elapsed_ns < LONG_CALL_NS:
+            slices.count_only(thread, operation)
+        else:
+            own_ns = elapsed_ns - (thread.nested_ns - outer_nested_ns)
+            thread.nested_ns = outer_nested_ns + elapsed_ns
+            _record_ended(slices, thread, operation, args, kwargs, getframe(3), own_ns)
 
 
 def measure_wait(
@@ -336,10 +373,12 @@ def measure_wait(
         if own_ns >= slices.threshold_ns:
             own_ns -= slices.others_ns(thread, own_ns)
         if own_ns >= operation.counts_from_ns:
-            _record_wait(slices, thread, operation, args, kwargs, frame, own_ns)
+            _record_ended(slices, thread, operation, args, kwargs, frame, own_ns)
+        else:
+            thread.passed_over += 1
 
 
-def _record_wait(
+def _record_ended(
     slices: Slices,
     thread: LoopThread,
     operation: Operation,
@@ -351,10 +390,10 @@ def _record_wait(
     try:
         traced = None
         if slices.events.wanted:
-            traced = slices.traced_calls_at(thread, operation, frame)
+            traced = slices.traced_calls_at(thread, operation, frame, own_ns)
             counters = traced.counters
         else:
-            counters = slices.counters_at(thread, operation, frame)
+            counters = slices.counters_at(thread, operation, frame, own_ns)
         if counters.site.silent or (slices.allowing_used and allowed_since_ns()):
             slices.pass_over(thread, counters, own_ns)
             return

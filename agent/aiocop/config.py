@@ -92,6 +92,12 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "1 lets the collector pause this agent, change its threshold and trace depth, and ask for captures.",
     ),
     Option(
+        "overhead_budget_percent",
+        ("AIOCOP_OVERHEAD_BUDGET_PERCENT",),
+        "1",
+        "Part of a loop's time that the agent may take before it looks less closely at blocking calls; 0: no limit.",
+    ),
+    Option(
         "application",
         ("AIOCOP_APPLICATION",),
         "empty",
@@ -137,6 +143,7 @@ class Configuration(NamedTuple):
     stall_after_ms: float
     enabled: bool
     remote_control: bool
+    overhead_budget_percent: float
     application: tuple[str, ...]
     ship_context: tuple[str, ...]
     ship_arguments: tuple[str, ...]
@@ -162,6 +169,7 @@ class Configuration(NamedTuple):
         stall_after_ms: float | None = None,
         enabled: bool | None = None,
         remote_control: bool | None = None,
+        overhead_budget_percent: float | None = None,
         application: Sequence[str] = (),
         ship_context: Sequence[str] | None = None,
         ship_arguments: Sequence[str] | None = None,
@@ -196,6 +204,9 @@ class Configuration(NamedTuple):
             stall_after_ms=resolver.find("stall_after_ms", stall_after_ms, _threshold, _threshold_text, 1000.0),
             enabled=chosen_enabled,
             remote_control=resolver.find("remote_control", remote_control, _flag, _flag_text, default=False),
+            overhead_budget_percent=resolver.find(
+                "overhead_budget_percent", overhead_budget_percent, _percent, _percent_text, 1.0
+            ),
             application=resolver.find("application", names, _packages, _packages_text, ()),
             ship_context=resolver.find("ship_context", ship_context, _names, _names_text, ()),
             ship_arguments=resolver.find("ship_arguments", ship_arguments, _names, _names_text, ()),
@@ -305,6 +316,20 @@ def _threshold_text(text: str) -> float:
     except ValueError:
         raise ValueError("must be a number of milliseconds above 0, without a unit") from None
     return _threshold(value)
+
+
+def _percent(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 100:
+        raise ValueError("must be a number of percent from 0 to 100")
+    return float(value)
+
+
+def _percent_text(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError("must be a number of percent from 0 to 100, without a unit") from None
+    return _percent(value)
 
 
 def _flag(value: object) -> bool:

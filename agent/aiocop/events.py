@@ -125,6 +125,10 @@ class Events:
         if _raise_on_violations.get() == _AFTER_SLICE:
             thread.raising = True
 
+    def raising_now(self) -> bool:
+        """Whether somebody in this context is owed exceptions. Cheap while nobody ever asked for them."""
+        return self.raising_used and self.raising_enabled()
+
     def raise_at_call(self, call: BlockingCall, threshold_ns: int) -> None:
         """Raise HighSeverityBlockingIoException instead of a call, where that was asked for and it deserves it."""
         weight = call.traced.weight

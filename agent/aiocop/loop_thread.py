@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from aiocop.catalogue import Operation
 
 _T = TypeVar("_T")
+_LONGEST_SPENT_NS: Final = 1_000_000
 _FIRST_EDGE_NS: Final = UPPER_EDGES_NS[0]
 """Most calls are shorter: no search for their bin."""
 
@@ -43,11 +44,14 @@ class LoopThread(CounterTable):
         "allowed_ns",
         "beat",
         "beat_text",
+        "by_operation",
         "by_trace",
         "calls",
         "clock",
         "counted_ns",
         "credited_ns",
+        "cut_walks",
+        "finishes",
         "gc_ns",
         "gc_started_ns",
         "gil_ns",
@@ -56,8 +60,10 @@ class LoopThread(CounterTable):
         "ident",
         "implicit",
         "last_unmeasured",
+        "measured_ns",
         "nested_ns",
         "operation",
+        "passed_over",
         "provided",
         "python_thread",
         "quiet",
@@ -126,6 +132,17 @@ class LoopThread(CounterTable):
         """The last exception of a uvloop callback, and the callback."""
         self.raising = False
         self.samples: list[Sample] = []
+        # What the agent itself does here, for the governor (governor.py). Written by this thread, they only grow.
+        self.finishes = 0
+        """Slices that had to be accounted for, and were neither slow nor wanted as events."""
+        self.passed_over = 0
+        """Calls that were looked at and not counted."""
+        self.measured_ns = 0
+        """Time the agent took for what is too rare and too expensive to be reckoned by the piece."""
+        self.cut_walks = 0
+        """Walks that ended before the call site, see Detail."""
+        self.by_operation: dict[str, SiteCounters] = {}
+        """Counters of calls that are only counted, by operation."""
 
     def quietly(self, ask: Callable[[], _T]) -> _T:
         """Let the users' own code run: what blocks in it is not the running slice's."""
@@ -157,6 +174,13 @@ class LoopThread(CounterTable):
             counters.slice_blocked_ns = own_ns
             counters.slice_count = 1
             self.touched.append(counters)
+
+    def spend(self, since_ns: int, stands_for: int = 1) -> None:
+        """Add the agent's own time since then, for so many times that it was spent.
+
+        It is bounded: what takes longer is a switch to another thread in between.
+        """
+        self.measured_ns += stands_for * min(perf_counter_ns() - since_ns, _LONGEST_SPENT_NS // stands_for)
 
     def record_start(self, counters: SiteCounters) -> None:
         """Count one call of which only the start was seen."""

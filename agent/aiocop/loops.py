@@ -40,7 +40,7 @@ class Loops:
         self._slices = slices
         self._asyncio = Patches()
         self._uvloop = Patches()
-        self._run_callback = _callback_runner(slices, watchdog)
+        self._run_callback = callback_runner(slices, watchdog)
         self._protocols = UvloopProtocols(slices, self._run_callback)
         self._watchdog = watchdog
 
@@ -134,7 +134,8 @@ def _timer_runner(slices: Slices, handle_class: Any) -> Callable[[Any], None]:
     return _run
 
 
-def _callback_runner(slices: Slices, watchdog: Watchdog) -> Callable[..., Any]:
+def callback_runner(slices: Slices, watchdog: Watchdog) -> Callable[..., Any]:
+    """What runs a callback as a slice, on loops that do not go through Handle._run."""
     find_thread = slices.threads.get
     events = slices.events
     starvation = slices.starvation

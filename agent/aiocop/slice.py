@@ -18,19 +18,22 @@ from aiocop.blame import Blame, nothing
 from aiocop.blocking_calls import BlockingCall, TracedCalls
 from aiocop.callback_names import task_name
 from aiocop.catalogue import TURN, Operation
+from aiocop.detail import LONG_CALL_NS, Detail
 from aiocop.disclosure import Disclosed, Disclosure
 from aiocop.events import Events, Overrun, format_trace
 from aiocop.loop_health import waiting_in
 from aiocop.loop_thread import LoopThread
 from aiocop.stalls import FinishedSlice, StallBoard
 from aiocop.starvation import switch_interval_ns
-from aiocop.traces import LOOP, MAX_SITE_FRAMES, Site, Traces
+from aiocop.traces import LOOP, MAX_SITE_FRAMES, Site, Traces, shown
 from aiocop_wire import ContextValue, Define, SlowEvent, SlowSite, encode
 from aiocop_wire.heartbeat import BEGUN, ENTERED, write_text
 
 MAX_CALLS_PER_SLICE: Final = 50
 """Blocking calls of one slice that its event describes; all of them are counted."""
 MAX_SAMPLES_PER_SLICE: Final = 64
+SAMPLED_SLICE: Final = 17
+"""Of so many slices whose events somebody wants, one is measured for what that costs."""
 MAX_TRACES_PER_THREAD: Final = 2_048
 """Formatted traces that a thread keeps, 2 to 4 kB each; past it, it starts over."""
 _NOTHING: Final = Disclosed({}, {})
@@ -52,6 +55,7 @@ class Slices(Blame):
         self.allowing_used = False
         """Whether `with allow_blocking():` was ever entered; until then nobody looks for it."""
         self.events = events
+        self.detail = Detail(traces, self._look_closely)
 
     def begin_anew(self, aggregate: Aggregate) -> None:
         """Forget all threads and count into `aggregate` from now on: after stop(), and in a forked child.
@@ -112,7 +116,7 @@ class Slices(Blame):
         thread.nested_ns += elapsed_ns
         thread.gc_ns += elapsed_ns
         thread.record(thread.counters(site, self.aggregate.other), elapsed_ns)
-        if self.shipping:
+        if self.keeps_traces:
             self.traces.keep_trace(site, self.traces.stack(frame, self.traces.kept_depth))
 
     def finish_turn(self, thread: LoopThread, elapsed_ns: int) -> None:
@@ -160,30 +164,40 @@ class Slices(Blame):
 
     # --- calls --------------------------------------------------------------------------------------------------------
 
-    def counters_at(self, thread: LoopThread, operation: Operation, frame: FrameType) -> SiteCounters:
-        """The counters of the site where `frame` makes a call."""
+    def counters_at(self, thread: LoopThread, operation: Operation, frame: FrameType, own_ns: int = 0) -> SiteCounters:
+        """The counters of the site where `frame` makes a call; it is over if its `own_ns` is known already."""
         # Most often application code makes the call itself: then this is the key, see Traces.key_of.
         counters = thread.by_key.get((operation.name, frame.f_globals.get("__name__"), frame.f_lineno))
         if counters is None:
-            counters = self._counters_of_stack(thread, operation, frame)
+            if self.level and own_ns < LONG_CALL_NS and not self.events.raising_now():
+                counters = self.detail.counters_at(thread, operation, frame, self.level)
+            else:
+                counters = self._look_closely(thread, operation, frame)
         thread.beat[ENTERED] = counters.site_id ^ thread.started_ns
         return counters
 
-    def _counters_of_stack(self, thread: LoopThread, operation: Operation, frame: FrameType) -> SiteCounters:
+    def _look_closely(self, thread: LoopThread, operation: Operation, frame: FrameType) -> SiteCounters:
         key = self.traces.key_of(operation.name, frame)
         counters = thread.by_key.get(key)
         if counters is None:
+            began_ns = perf_counter_ns()
             site = self.traces.site(operation, self.traces.stack(frame, MAX_SITE_FRAMES))
             counters = thread.counters(site, self.aggregate.other)
             thread.remember(key, counters)
             if thread.beat_text:
                 write_text(thread.beat_text, encode(Define((site.definition,))))
-            if self.shipping:
+            if self.keeps_traces:
                 self.traces.keep_trace(site, self.traces.stack(frame, self.traces.kept_depth))
+            thread.spend(began_ns)
         return counters
 
-    def traced_calls_at(self, thread: LoopThread, operation: Operation, frame: FrameType) -> TracedCalls:
+    def traced_calls_at(
+        self, thread: LoopThread, operation: Operation, frame: FrameType, own_ns: int = 0
+    ) -> TracedCalls:
         """The same, with what callbacks are told of the calls that `frame` makes, in place of `counters_at`."""
+        if self.level:
+            return self._briefly_traced(thread, self.counters_at(thread, operation, frame, own_ns))
+        began_ns = 0 if thread.slices % SAMPLED_SLICE else perf_counter_ns()
         key = self.traces.full_key(operation.name, frame, self.trace_depth)
         traced = thread.by_trace.get(key)
         if traced is None:
@@ -193,11 +207,40 @@ class Slices(Blame):
                 thread.by_trace.clear()
             thread.by_trace[key] = traced
         thread.beat[ENTERED] = traced.counters.site_id ^ thread.started_ns
+        if began_ns:
+            thread.spend(began_ns, SAMPLED_SLICE)
         return traced
 
+    def _briefly_traced(self, thread: LoopThread, counters: SiteCounters) -> TracedCalls:
+        """With a trace that ends at the call site: nobody walks on from there."""
+        key = (counters.site_id,)
+        traced = thread.by_trace.get(key)
+        if traced is None:
+            trace = " <- ".join([shown(frame) for frame in counters.site.definition.frames])
+            traced = thread.by_trace[key] = TracedCalls(counters, trace)
+        return traced
+
+    def count_only(self, thread: LoopThread, operation: Operation) -> None:
+        """Count a call at its operation: no walk, no time."""
+        counters = thread.by_operation.get(operation.name) or self.detail.operation_counters(thread, operation)
+        if counters.site.rule is None and not self.allowing_used:
+            counters.count += 1
+        else:
+            self.pass_over(thread, counters, 0)
+
     def pass_over(self, thread: LoopThread, counters: SiteCounters, own_ns: int) -> None:
-        """A call at a silent site, or in `with allow_blocking():`, which accounts for the time itself."""
+        """A call at a silent site, or in `with allow_blocking():`, which accounts for the time itself.
+
+        `own_ns` is 0 where only the start of the call was seen.
+        """
         site = counters.site
+        if site.summary and site.rule is None and not (self.allowing_used and allowed_since_ns()):
+            if own_ns:
+                thread.record(counters, own_ns)
+            else:
+                counters.count += 1
+            return
+        thread.passed_over += 1
         if site.rule is not None:
             site.rule.matches += 1
             thread.allowed_ns += own_ns
@@ -285,6 +328,14 @@ class Slices(Blame):
         """
         event = None
         raising = thread.raising
+        # What this takes is measured where it is much, every so often where it is little, and reckoned where it is next
+        # to nothing: see governor.py.
+        stands_for = 1
+        if elapsed_ns < self.threshold_ns:
+            wanted = self.events.wanted
+            stands_for = SAMPLED_SLICE if wanted and not thread.slices % SAMPLED_SLICE else 0
+            thread.finishes += not wanted
+        began_ns = perf_counter_ns() if stands_for else 0
         try:
             thread.loop = loop
             if self.allowing_used:
@@ -306,6 +357,8 @@ class Slices(Blame):
             self.fault()
         finally:
             self.reset(thread)
+        if stands_for:
+            thread.spend(began_ns, stands_for)
         if event is not None:
             thread.quiet = True
             try:

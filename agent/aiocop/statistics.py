@@ -18,6 +18,21 @@ class RemoteControlStatus(NamedTuple):
     """Settings that were out of bounds, or came in a wrong order."""
 
 
+class OverheadStatus(NamedTuple):
+    """What the agent costs the loops it watches, and the detail it has given up for that; see the governor."""
+
+    level: int
+    """0 looks at everything, 1 and 2 at less, 3 only counts."""
+    share: float
+    """Part of the busiest loop thread's time that the agent took in the last second or so, 0 to 1."""
+    budget: float
+    """What it may take; 0 where it never gives up detail."""
+    since: float
+    """Unix time from which the level holds; 0 where it was never another."""
+    reductions: int
+    """How often it gave up detail since start()."""
+
+
 class Statistics(NamedTuple):
     """One look at the agent. `recorded == acknowledged + pending + dropped blocking calls`, whenever it is taken."""
 
@@ -52,3 +67,5 @@ class Statistics(NamedTuple):
     """CPU time of the agent's own threads."""
     remote_control: RemoteControlStatus
     """What the collector changed."""
+    overhead: OverheadStatus
+    """What the agent costs the loops it watches."""

@@ -49,21 +49,31 @@ class StackFrame(NamedTuple):
 class Site:
     """The static facts of a site, shared by all threads of the process."""
 
-    __slots__ = ("call_site", "definition", "entry_point", "muted", "rule", "silent", "trace_ids")
+    __slots__ = ("call_site", "definition", "entry_point", "muted", "rule", "silent", "summary", "trace_ids")
 
-    def __init__(self, definition: SiteDefinition, rule: AllowRule | None, *, muted: bool) -> None:
+    def __init__(
+        self, definition: SiteDefinition, rule: AllowRule | None, *, muted: bool, summary: bool = False
+    ) -> None:
         self.definition = definition
         self.call_site = shown(definition.frames[definition.call_site])
         """`path:line:function`"""
         self.entry_point = shown(definition.frames[0])
         self.muted = muted
         """An event loop did this on its own behalf: nothing to report unless a slice is slow."""
-        self.rule = rule
+        self.summary = summary
+        """Stands for calls of one operation that nobody looked at closely (detail.py)."""
+        self.rule: AllowRule | None = None
         """The rule that allows it."""
-        self.silent = muted or rule is not None
+        self.silent = False
         """A call here is no ordinary call: see Slices.pass_over. The one flag that the hot path reads."""
+        self.set_rule(rule)
         self.trace_ids: tuple[int, ...] = ()
         """Full traces kept so far; replaced, never changed in place. Written by the loops' threads."""
+
+    def set_rule(self, rule: AllowRule | None) -> None:
+        """Let a rule allow it, or none."""
+        self.rule = rule
+        self.silent = self.muted or self.summary or rule is not None
 
 
 class Traces:
@@ -181,6 +191,15 @@ class Traces:
         """A site that is no line of code: `<gc>`, `<loop>`, `<other>`."""
         return self._add_site(operation, (Frame(name, 0, ""),), fingerprint([(name, "", 0)]))
 
+    def summary_site(self, operation: Operation) -> Site:
+        """Where calls of an operation are counted that nobody looks at closely: at `<other>`."""
+        return self._add_site(operation, (Frame(OTHER_SITE, 0, ""),), fingerprint([(OTHER_SITE, "", 0)]), summary=True)
+
+    @property
+    def other_site(self) -> Site:
+        """Where sites that are too many to be kept apart are counted, whatever their operation."""
+        return self.pseudo_site(OTHER, OTHER_SITE)
+
     def _add_site(
         self,
         operation: Operation,
@@ -189,6 +208,7 @@ class Traces:
         *,
         call_site: int = 0,
         muted: bool = False,
+        summary: bool = False,
     ) -> Site:
         identifier = site_id(operation.name, site_fingerprint)
         known = self.sites.get(identifier)
@@ -196,7 +216,7 @@ class Traces:
             return known
         if len(self.sites) >= MAX_SITES and not frames[0].path.startswith("<"):
             # Code that is generated without end: its sites are counted together.
-            return self.pseudo_site(OTHER, OTHER_SITE)
+            return self.other_site
         definition = SiteDefinition(
             site_id=identifier,
             operation=operation.name,
@@ -208,14 +228,14 @@ class Traces:
             call_site=call_site,
             advice=operation.advice,
         )
-        return self.sites.setdefault(identifier, Site(definition, self._rule_for(definition), muted=muted))
+        site = Site(definition, self._rule_for(definition), muted=muted, summary=summary)
+        return self.sites.setdefault(identifier, site)
 
     def set_rules(self, rules: tuple[AllowRule, ...]) -> None:
         """Allow what these rules match, known sites included."""
         self.rules = rules
         for site in list(self.sites.values()):
-            site.rule = self._rule_for(site.definition)
-            site.silent = site.muted or site.rule is not None
+            site.set_rule(self._rule_for(site.definition))
 
     def _rule_for(self, definition: SiteDefinition) -> AllowRule | None:
         return next((rule for rule in self.rules if rule.allows(definition.operation, definition.frames)), None)

@@ -17,6 +17,7 @@ from typing import Final
 from aiocop._stdlib import allocate_lock, current_frames, perf_counter_ns, thread_time_ns
 from aiocop.attribution import Moment, Sample
 from aiocop.catalogue import CPU
+from aiocop.governor import Governor
 from aiocop.loop_thread import LoopThread
 from aiocop.slice import MAX_SAMPLES_PER_SLICE, Slices
 from aiocop.stalls import REFRESH_NS
@@ -29,12 +30,14 @@ THREAD_NAME: Final = "aiocop-cpu-sampler"  # as published; programs look for it
 _SHORTEST_SLEEP_NS: Final = 1_000_000
 _SHORTEST_ARM_NS: Final = 1_000_000
 _STALLED_LOOK_NS: Final = REFRESH_NS // 2
+_FOR_EVER: Final = -1.0
+_GOVERNED_PARK_S: Final = 1.0
 
 
 class Watchdog:
     """Samples the slices that overrun. `start` and `stop` may be called again and again, from one thread at a time."""
 
-    def __init__(self, slices: Slices) -> None:
+    def __init__(self, slices: Slices, governor: Governor) -> None:
         self.parked = False
         """Written by the watchdog's thread (True) and whoever wakes it (False). While it is True, Starvation.due_ns is
         0, which is what the start of every slice reads."""
@@ -49,6 +52,7 @@ class Watchdog:
         self.uvloop_turns = UvloopTurns(slices)
         self._clock: ThreadClock | None = None
         """Of the watchdog's thread, while it runs."""
+        self._governor = governor
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._wake = allocate_lock()
@@ -141,7 +145,11 @@ class Watchdog:
                     self.parked = False
                     starvation.due_ns = NEVER
                     continue
-                self._wake.acquire()
+                # While the governor holds something back, it has to see that the storm is over.
+                if not self._wake.acquire(timeout=_GOVERNED_PARK_S if self._governor.governs else _FOR_EVER):
+                    self.parked = False
+                    starvation.due_ns = NEVER
+                    continue
                 if self._stopping:
                     # A slice woke us, and stop() had nothing left to wake: nobody would again.
                     break
@@ -157,6 +165,7 @@ class Watchdog:
 
     def _look_safely(self) -> int | None:
         try:
+            self._governor.look()
             return self._look()
         except Exception:  # noqa: BLE001 - the border of the thread: without it slices would seem to run for ever
             self._slices.fault()

@@ -80,6 +80,7 @@ class LoopWatch:
             release=settings.release,
             threshold_ms=settings.threshold_ms,
             enabled=True,
+            overhead_budget_percent=0,
             application=settings.application,
             on_slow_task=self._take,
             ship=settings.collector is not None,

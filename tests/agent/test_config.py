@@ -19,6 +19,7 @@ _EXAMPLES = {
     "stall_after_ms": ("250", 250.0),
     "enabled": ("off", False),
     "remote_control": ("1", True),
+    "overhead_budget_percent": ("0.5", 0.5),
     "application": ("shop, shop_lib.orders ,", ("shop", "shop_lib.orders")),
     "ship_context": ("route, method ,", ("route", "method")),
     "ship_arguments": ("open,subprocess.Popen", ("open", "subprocess.Popen")),
@@ -68,6 +69,7 @@ def test_arguments_win_over_the_environment():
         stall_after_ms=700,
         enabled=True,
         remote_control=False,
+        overhead_budget_percent=2,
         application=["cart"],
         ship_context=["route"],
         ship_arguments=(),
@@ -93,6 +95,7 @@ def test_defaults():
     )
     assert (configuration.environment, configuration.release) == ("", "")
     assert (configuration.threshold_ms, configuration.enabled, configuration.shipping) == (30.0, True, True)
+    assert configuration.overhead_budget_percent == 1.0
     assert configuration.application == ()
     assert set(configuration.origins) == {option.name for option in OPTIONS}
     assert set(configuration.origins.values()) == {"default"}
@@ -133,6 +136,10 @@ def test_resource_attributes_are_percent_decoded():
         ("threshold_ms", float("inf")),
         ("threshold_ms", "30"),
         ("enabled", 1),
+        ("overhead_budget_percent", -0.1),
+        ("overhead_budget_percent", 101),
+        ("overhead_budget_percent", float("nan")),
+        ("overhead_budget_percent", "1%"),
         ("application", "shop"),
         ("application", ("shop-api",)),
         ("application", (1,)),

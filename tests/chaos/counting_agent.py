@@ -52,7 +52,7 @@ async def work(pause_s: float, progress: mmap.mmap) -> dict[str, int]:
 def main(collector: str, service: str, pause_s: str, progress_file: str) -> None:
     with Path(progress_file).open("r+b") as file:
         progress = mmap.mmap(file.fileno(), PROGRESS.size)
-    agent = aiocop.start(service=service, collector=collector)
+    agent = aiocop.start(service=service, collector=collector, overhead_budget_percent=0)
     done = asyncio.run(work(float(pause_s), progress))
     shipper = agent._shipper
     flushed = aiocop.flush(FLUSH_S)

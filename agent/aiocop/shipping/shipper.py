@@ -249,7 +249,7 @@ class Shipper:
     def _health(self) -> Health:
         health = self._source.health()
         own_cpu_us = (self._past_threads_cpu_ns + self._thread_cpu_ns) // 1000
-        return Health(health.recorded, health.slices, health.agent_cpu_us + own_cpu_us)
+        return health._replace(agent_cpu_us=health.agent_cpu_us + own_cpu_us)
 
     # The thread
 
