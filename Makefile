@@ -73,8 +73,12 @@ bench: $(STAMP) ## What the agent costs, beside nothing and the published aiocop
 	$(BIN)/python benchmarks/run_benchmark.py $(ARGS)
 
 .PHONY: bench-others
-bench-others: $(STAMP) ## The other benchmarks: import time, ingest, questions to a large store
-	@set -e; for name in import_time ingest queries; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
+bench-others: $(STAMP) ## The other benchmarks: import time, recording, ingest, questions to a large store
+	@set -e; for name in import_time recording ingest queries; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
+
+.PHONY: bench-peers
+bench-peers: $(STAMP) ## What ingest costs, beside statsd, collectd and netdata (needs npm; root; ARGS=--write: keep it)
+	$(BIN)/python benchmarks/ingest_peers.py $(ARGS)
 
 .PHONY: detection
 detection: $(STAMP) ## What is detected, ours beside the published aiocop; writes docs/detection.md
