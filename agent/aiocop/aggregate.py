@@ -137,7 +137,8 @@ class Aggregate:
 
     def offer_slow_event(self, table: CounterTable, event: SlowEvent) -> None:
         """Queue a slow event for shipping, or count it as dropped."""
-        if len(self.slow_events) >= MAX_SLOW_EVENTS:
+        # A capture always has room: they are few, and somebody waits for them.
+        if len(self.slow_events) >= MAX_SLOW_EVENTS and event.capture is None:
             table.dropped_slow_events += 1
         else:
             self.slow_events.append(event)

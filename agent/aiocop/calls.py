@@ -304,6 +304,7 @@ def measure_call(
         thread.operation = outer
         if own_ns >= slices.threshold_ns:
             own_ns -= slices.others_ns(thread, own_ns)
+            slices.note_long_call(thread, counters, own_ns, getframe(2))
         if counters.site.silent or (slices.allowing_used and allowed_since_ns()):
             if counters.site.summary and own_ns >= LONG_CALL_NS:
                 _record_ended(slices, thread, operation, args, kwargs, getframe(2), own_ns)
@@ -398,6 +399,8 @@ def _record_ended(
             slices.pass_over(thread, counters, own_ns)
             return
         thread.record(counters, own_ns)
+        if own_ns >= slices.threshold_ns:
+            slices.note_long_call(thread, counters, own_ns, frame)
         if slices.disclosure is not None:
             slices.disclosure.hold(thread, counters, args, kwargs, own_ns)
         if traced is not None:

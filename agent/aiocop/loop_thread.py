@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from aiocop.attribution import Sample
     from aiocop.blocking_calls import BlockingCall, TracedCalls
     from aiocop.catalogue import Operation
+    from aiocop.traces import Site, StackFrame
 
 _T = TypeVar("_T")
 _LONGEST_SPENT_NS: Final = 1_000_000
@@ -35,6 +36,15 @@ class HeldArguments(NamedTuple):
     own_ns: int
     positional: tuple[Any, ...]
     keywords: dict[str, Any]
+
+
+class LongCall(NamedTuple):
+    """A blocking call that took longer than the threshold by itself."""
+
+    began_ns: int
+    own_ns: int
+    site: "Site"
+    stack: "list[StackFrame]"
 
 
 class LoopThread(CounterTable):
@@ -60,6 +70,7 @@ class LoopThread(CounterTable):
         "ident",
         "implicit",
         "last_unmeasured",
+        "long_calls",
         "measured_ns",
         "nested_ns",
         "operation",
@@ -126,6 +137,8 @@ class LoopThread(CounterTable):
         """A cache, filled only while somebody wants events."""
         self.provided: dict[str, Any] | None = None
         """Context as the providers gave it at the first blocking call of the slice."""
+        self.long_calls: list[LongCall] = []
+        """Calls of the running slice above the threshold; noted only while a capture is asked for."""
         self.held_arguments: dict[int, HeldArguments] = {}
         """By site, of the running slice; filled only where a Disclosure allows it."""
         self.raised: tuple[BaseException, Any] | None = None

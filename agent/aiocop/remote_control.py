@@ -1,9 +1,9 @@
 """What the collector wants of this agent, checked and put in force; the agent's own settings otherwise.
 
-Off unless the configuration allows it. Then a collector may pause the agent and let it go on, and change its threshold
-and the depth of its traces: nothing that makes more leave the process than its own configuration lets out. Each value
-is bounded (aiocop_wire.limits); what is out of bounds is refused and counted, and the rest taken. What the process
-itself switched off stays off.
+Off unless the configuration allows it. Then a collector may pause the agent and let it go on, change its threshold and
+the depth of its traces, and ask for captures (captures.py): nothing that makes other things leave the process than its
+own configuration lets out. Each value is bounded (aiocop_wire.limits); what is out of bounds is refused and counted,
+and the rest taken. What the process itself switched off stays off.
 
 Who writes what. The shipper's thread takes controls and puts them in force, at most one in APPLY_EVERY_NS; what loops'
 threads read are plain attributes of others, stored in one step. Everything that is put in force is put so under the
@@ -67,6 +67,7 @@ class RemoteControl:
         self._refused = 0
         self._refusal = ""
         self._said = False
+        self._slices.captures.begin_anew()
         self._put_in_force(_NOTHING)
 
     # --- the shipper's thread -----------------------------------------------------------------------------------------
@@ -124,6 +125,7 @@ class RemoteControl:
         self._in_force = control
         self.paused = control.active is False
         slices.threshold_ns = self._own_threshold_ns if control.threshold_us is None else control.threshold_us * 1000
+        slices.captures.want(control.captures)
         depth = MAX_SITE_FRAMES if control.trace_depth is None else control.trace_depth
         if depth != slices.traces.kept_depth:
             slices.keep_traces_of(depth)
@@ -151,6 +153,7 @@ class RemoteControl:
             paused=control.active is False,
             threshold_ms=None if control.threshold_us is None else control.threshold_us / 1000,
             trace_depth=control.trace_depth,
+            captured=self._slices.captures.taken,
             refused=self._refused,
         )
 

@@ -13,10 +13,11 @@ from typing import Any, Final
 from aiocop._stdlib import get_ident, perf_counter_ns, time_ns
 from aiocop.aggregate import Aggregate, SiteCounters
 from aiocop.allowing import allowed_since_ns
-from aiocop.attribution import Moment, gil_wait_ns
+from aiocop.attribution import Moment, Sample, gil_wait_ns
 from aiocop.blame import Blame, nothing
 from aiocop.blocking_calls import BlockingCall, TracedCalls
 from aiocop.callback_names import task_name
+from aiocop.captures import Captures
 from aiocop.catalogue import TURN, Operation
 from aiocop.detail import LONG_CALL_NS, Detail
 from aiocop.disclosure import Disclosed, Disclosure
@@ -52,6 +53,7 @@ class Slices(Blame):
         self.trace_depth = 20
         self.stalls: StallBoard | None = None
         """Told of slices that took longer than its `stall_after`."""
+        self.captures = Captures(traces)
         self.allowing_used = False
         """Whether `with allow_blocking():` was ever entered; until then nobody looks for it."""
         self.events = events
@@ -295,6 +297,14 @@ class Slices(Blame):
         except Exception:  # noqa: BLE001 - the border to the service: our fault must not become the caller's
             self.fault()
 
+    def note_long_call(self, thread: LoopThread, counters: SiteCounters, own_ns: int, frame: FrameType | None) -> None:
+        """Remember a call above the threshold, where a capture is asked for. Raises nothing."""
+        try:
+            if self.captures.wanted and not counters.site.silent:
+                self.captures.note(thread, counters.site, own_ns, perf_counter_ns(), frame)
+        except Exception:  # noqa: BLE001 - the border to the service: our fault must not become the caller's
+            self.fault()
+
     def this_thread_runs(self, operation: Operation | None) -> Operation | None:
         """Whatever waits now on the calling thread is part of that operation. What ran before."""
         thread = self.threads.get(get_ident())
@@ -395,7 +405,7 @@ class Slices(Blame):
             if self.shipping and thread.touched:
                 disclosure = self.disclosure
                 disclosed = _NOTHING if disclosure is None else disclosure.disclose(thread, context, before)
-                self._ship(thread, elapsed_ns, cpu_ns, callback, disclosed, waiting)
+                self._ship(thread, elapsed_ns, cpu_ns, samples, callback, disclosed, waiting)
             if self.stalls is not None and elapsed_ns >= self.stalls.stall_after_ns:
                 self.stalls.finished.append(FinishedSlice(thread.started_ns, elapsed_ns, _costliest(thread)))
         thread.glimpse = ended
@@ -413,6 +423,8 @@ class Slices(Blame):
         thread.allowed_ns = 0
         thread.operation = None
         thread.last_unmeasured = None
+        if thread.long_calls:
+            thread.long_calls = []
         if thread.held_arguments:
             thread.held_arguments = {}
         if thread.calls:
@@ -427,11 +439,13 @@ class Slices(Blame):
         thread: LoopThread,
         elapsed_ns: int,
         cpu_ns: int,
+        samples: list[Sample],
         callback: Any,
         disclosed: Disclosed,
         waiting: int,
     ) -> None:
         touched = sorted(thread.touched, key=lambda item: item.slice_blocked_ns, reverse=True)
+        shown = touched[:MAX_CALLS_PER_SLICE]
         event = SlowEvent(
             started_at_ms=(time_ns() - elapsed_ns) // 1_000_000,
             elapsed_us=elapsed_ns // 1_000,
@@ -447,7 +461,7 @@ class Slices(Blame):
                         item.site.trace_ids[-1] if item.site.trace_ids else 0,
                         disclosed.arguments.get(item.site.definition.site_id, _NO_ARGUMENTS),
                     )
-                    for item in touched[:MAX_CALLS_PER_SLICE]
+                    for item in shown
                 ]
             ),
             task_name=task_name(callback)[:200],
@@ -457,6 +471,7 @@ class Slices(Blame):
             gc_us=thread.gc_ns // 1_000,
             context=disclosed.context,
             waiting=waiting,
+            capture=self.captures.take(thread, shown, samples) if self.captures.wanted else None,
         )
         self.aggregate.offer_slow_event(thread, event)
 

@@ -14,6 +14,8 @@ class RemoteControlStatus(NamedTuple):
     paused: bool = False
     threshold_ms: float | None = None
     trace_depth: int | None = None
+    captured: int = 0
+    """Slow slices that were shown in detail because the collector asked for it."""
     refused: int = 0
     """Settings that were out of bounds, or came in a wrong order."""
 

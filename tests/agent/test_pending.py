@@ -3,9 +3,11 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aiocop.shipping.fit import fit_event
 from aiocop.shipping.loop_deltas import merge_loops
-from aiocop.shipping.pending import MINUTE_MS, PendingEvents, PendingWindow, PendingWindows, merge_deltas
-from aiocop_wire import BIN_COUNT, LoopDelta, SiteDelta, SlowEvent
+from aiocop.shipping.pending import MAX_CAPTURES, MINUTE_MS, PendingEvents, PendingWindow, PendingWindows, merge_deltas
+from aiocop_wire import BIN_COUNT, Capture, Frame, LoopDelta, Report, SiteDelta, SlowEvent, decode, encode
+from aiocop_wire.limits import MAX_CAPTURED_TRACES, MAX_MESSAGE_BYTES
 
 _deltas = st.builds(
     SiteDelta,
@@ -105,3 +107,22 @@ def test_loops_beyond_the_limit_are_one():
     (others,) = [loop for loop in merged if loop.number == 0]
     assert (others.thread_name, others.loop, others.observed_us) == ("", "", 37_000)
     assert sum(loop.observed_us for loop in merge_loops([*merged, *merged])) == 200_000
+
+
+def test_captures_are_no_part_of_the_sample_and_bounded_all_the_same():
+    pending = PendingEvents(max_events=2)
+    captured = [SlowEvent(number, 1, 1, "io", 1, capture=Capture(number + 1)) for number in range(MAX_CAPTURES)]
+    plain = [SlowEvent(number, 1, 1, "io", 1) for number in range(20)]
+    assert pending.add([*plain, *captured]) == 18
+    assert pending.add(captured[:1]) == 1  # one too many: as any other
+    assert len(pending) == MAX_CAPTURES + 2
+    assert list(pending.pop_all()[:MAX_CAPTURES]) == captured
+    assert (len(pending), pending.pop_all()) == (0, ())
+
+
+def test_the_largest_capture_fits_one_message():
+    frames = tuple(Frame("\U0001f40c" * 5000, number, "\U0001f40c" * 5000) for number in range(200))
+    event = fit_event(SlowEvent(1, 1, 1, "io", 1, capture=Capture(1, (), (frames,) * MAX_CAPTURED_TRACES)))
+    data = encode(Report(1, 1, 1, slow_events=(event,)))
+    assert len(data) < MAX_MESSAGE_BYTES
+    assert decode(data).slow_events == (event,)

@@ -3,7 +3,7 @@
 import asyncio
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tests.support.waiting import wait_until
 from tests.support.wire_peer import Manner, UnixPeer
 
 import aiocop
-from aiocop_wire import FEATURE_CONTROL, Control, Controlled
+from aiocop_wire import FEATURE_CONTROL, CaptureRequest, Control, Controlled, SlowEvent, place_id
 
 CONTROLS = Manner(features=(FEATURE_CONTROL,))
 
@@ -198,3 +198,85 @@ def test_one_line_tells_that_settings_came_from_afar(peer, caplog):
             in_force(peer, revision)
     (line,) = caplog.messages
     assert "paused, threshold 2 ms, revision 2" in line
+
+
+def naps(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def computes(seconds: float) -> None:
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        sum(range(1_000))
+
+
+def run_slices(*calls: tuple[Callable[[float], None], float]) -> None:
+    """Each call in a slice of its own; everything delivered."""
+
+    async def main() -> None:
+        for function, seconds in calls:
+            await asyncio.sleep(0)
+            function(seconds)
+            await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert aiocop.flush(30)
+
+
+def captures(peer: UnixPeer) -> dict[int, SlowEvent]:
+    return {event.capture.request_id: event for event in peer.store.slow_events if event.capture is not None}
+
+
+def the_place(peer: UnixPeer, function: str) -> tuple[str, str]:
+    """Path and function of a call site as this agent names them."""
+    return next(
+        (frame.path, frame.function) for trace in peer.traces for frame in trace.frames if frame.function == function
+    )
+
+
+def test_a_capture_is_the_next_slow_slice_of_the_function_in_detail_and_only_that(peer):
+    run_slices((naps, 0.05))
+    path, function = the_place(peer, "naps")
+    peer.send(Control(1, captures=(CaptureRequest(77, place_id(path, function)),)))
+    in_force(peer, 1)
+    run_slices((computes, 0.05), (naps, 0.005), (naps, 0.06), (naps, 0.07))
+    assert captures(peer).keys() == {77}
+    event = captures(peer)[77]
+    assert event.elapsed_us >= 60_000
+    (call,) = [moment for moment in event.capture.moments if moment.blocked_us >= 0]
+    assert call.blocked_us >= 60_000
+    assert call.site_id == event.sites[0].site_id
+    functions = [frame.function for frame in event.capture.traces[call.trace]]
+    assert functions[0] == "naps"
+    assert functions[-1] == "run_slices.<locals>.main"
+    assert aiocop.statistics().remote_control.captured == 1
+    peer.send(Control(2, captures=(CaptureRequest(77, place_id(path, function)),)))  # not stored yet, so asked again
+    in_force(peer, 2)
+    run_slices((naps, 0.05))
+    assert len([event for event in peer.store.slow_events if event.capture is not None]) == 1
+
+
+def test_a_capture_of_what_no_wrapper_sees_shows_the_looks_of_the_watchdog(peer):
+    run_slices((naps, 0.05))
+    path, _ = the_place(peer, "naps")
+    peer.send(Control(1, captures=(CaptureRequest(5, place_id(path, "computes")),)))
+    in_force(peer, 1)
+
+    def looked_at() -> SlowEvent | None:
+        run_slices((computes, 0.15))  # on a busy host the watchdog may get no CPU meanwhile
+        return captures(peer).get(5)
+
+    event = wait_until(looked_at, "a capture with looks")
+    assert {moment.blocked_us for moment in event.capture.moments} == {-1}
+    assert any(frame.function == "computes" for frames in event.capture.traces for frame in frames)
+
+
+def test_a_capture_that_is_not_wanted_any_more_is_forgotten(peer):
+    run_slices((naps, 0.05))
+    place = place_id(*the_place(peer, "naps"))
+    peer.send(Control(1, captures=(CaptureRequest(9, place),)))
+    in_force(peer, 1)
+    peer.send(Control(2))
+    in_force(peer, 2)
+    run_slices((naps, 0.05))
+    assert captures(peer) == {}

@@ -197,3 +197,25 @@ def test_a_change_at_one_collector_reaches_the_agents_of_another_on_the_store(tm
         in_force(one, service, revision=0)
         patch(one, "/services/controlled", threshold_ms=11)
         in_force(one, service, threshold_ms=11.0)
+
+
+def test_a_capture_of_a_hotspot_arrives_once_from_whoever_is_slow_first(collector):
+    with allowing(collector) as first, allowing(collector) as second:
+        first.tell("block 1 50")
+        hotspot = naps(collector)["id"]
+        for service in (first, second):
+            in_force(collector, service, revision=0)
+        asked = patch(collector, "/services/controlled", capture=hotspot)
+        assert asked["captures"][0]["state"] == "waiting"
+        for service in (first, second):
+            in_force(collector, service, revision=asked["revision"])
+        second.tell("block 2 60")
+        (capture,) = collector.get(f"/hotspots/{hotspot}")["captures"]
+        assert (capture["state"], capture["agent"]) == ("captured", agent_of(collector, second)["id"])
+        calls = [moment for moment in capture["slice"]["moments"] if moment["blocked_ms"] is not None]
+        assert [moment["blocked_ms"] >= 60 for moment in calls] == [True]
+        functions = [frame["function"] for frame in capture["slice"]["traces"][calls[0]["trace"]]]
+        assert functions == ["naps", "main"]
+        in_force(collector, first, revision=asked["revision"] + 1)  # nobody is asked any more
+        first.tell("block 1 60")
+        assert collector.get(f"/hotspots/{hotspot}")["captures"] == [capture]

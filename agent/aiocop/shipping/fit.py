@@ -6,10 +6,12 @@ The happy path costs a few comparisons and returns what came in.
 from collections.abc import Mapping
 from typing import Final
 
-from aiocop_wire import ContextValue, Frame, SiteDefinition, SlowEvent, SlowSite, Stall, TraceDefinition
+from aiocop_wire import Capture, ContextValue, Frame, SiteDefinition, SlowEvent, SlowSite, Stall, TraceDefinition
 from aiocop_wire.limits import MAX_ARGUMENTS, MAX_CONTEXT_ITEMS, MAX_FRAMES, MAX_NAME, MAX_TEXT
 
 _MAX_EVENT_SITES: Final = 256
+_MAX_CAPTURE_CHARACTERS: Final = 200_000
+_SHORT_TEXT: Final = 100
 _MAX_CONTEXT_INT: Final = 1 << 53
 
 
@@ -67,6 +69,7 @@ def fit_event(event: SlowEvent) -> SlowEvent:
     context = _fit_values(event.context, MAX_CONTEXT_ITEMS) if event.context else event.context
     if (
         context is event.context
+        and event.capture is None
         and not any(site.arguments for site in event.sites)
         and len(event.sites) <= _MAX_EVENT_SITES
         and len(event.task_name) <= MAX_NAME
@@ -88,6 +91,16 @@ def fit_event(event: SlowEvent) -> SlowEvent:
         cpu_us=max(-1, event.cpu_us),
         gc_us=max(0, event.gc_us),
         context=context,
+        capture=None if event.capture is None else _fit_capture(event.capture),
+    )
+
+
+def _fit_capture(capture: Capture) -> Capture:
+    """Its texts cut, so that it fits one report whatever alphabet they are in."""
+    characters = sum(len(item.path) + len(item.function) for frames in capture.traces for item in frames)
+    most = MAX_TEXT if characters <= _MAX_CAPTURE_CHARACTERS else _SHORT_TEXT
+    return capture._replace(
+        traces=tuple([tuple([shorten_frame(item, most) for item in frames[:MAX_FRAMES]]) for frames in capture.traces])
     )
 
 

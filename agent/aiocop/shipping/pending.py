@@ -121,16 +121,21 @@ class PendingWindows:
         self._deltas -= len(self._windows.popleft().deltas)
 
 
+MAX_CAPTURES: Final = 16
+"""Events with a capture that wait, beside the others: each may be as large as a hundred of them."""
+
+
 class PendingEvents:
     """A bounded sample of the slow events that wait: all of them while there is room."""
 
     def __init__(self, *, max_events: int = 1000) -> None:
         self._max_events = max_events
         self._events: list[SlowEvent] = []
+        self._captured: list[SlowEvent] = []  # somebody asked for these: no sample is made of them
         self._seen = 0
 
     def __len__(self) -> int:
-        return len(self._events)
+        return len(self._events) + len(self._captured)
 
     def add(self, events: Iterable[SlowEvent]) -> int:
         """Keep `events`; how many had to be left out. Every event since the last `pop_all` is equally likely to stay
@@ -138,6 +143,9 @@ class PendingEvents:
         """
         dropped = 0
         for event in events:
+            if event.capture is not None and len(self._captured) < MAX_CAPTURES:
+                self._captured.append(event)
+                continue
             self._seen += 1
             if len(self._events) < self._max_events:
                 self._events.append(event)
@@ -149,7 +157,8 @@ class PendingEvents:
         return dropped
 
     def pop_all(self) -> tuple[SlowEvent, ...]:
-        events = tuple(self._events)
+        events = (*self._captured, *self._events)
+        self._captured.clear()
         self._events.clear()
         self._seen = 0
         return events
