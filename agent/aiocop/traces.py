@@ -33,6 +33,8 @@ MAX_SITES: Final = 8_000
 MAX_SITE_FRAMES: Final = 32
 """Frames between a call and its call site that are looked at; library stacks are rarely deeper than 20."""
 MAX_TRACES_PER_SITE: Final = 3
+_NEAR_OFFSET: Final = 128
+"""Bytes into a function's code up to which its line is found quickly."""
 
 Key = tuple[Any, ...]
 
@@ -117,22 +119,32 @@ class Traces:
     def full_key(self, operation: str, frame: FrameType | None, limit: int) -> Key:
         """What identifies a call and its trace: module and line of each frame down to the slice's callback.
 
-        Past `limit` frames only the call site matters. The kinds of frames are not asked for, but for that: they follow
-        from the modules.
+        Past `limit` frames only the call site matters. Finding the line costs the more the further a frame is in its
+        function (9 ns per entry of the line table, CPython 3.11: 2.6 µs in FastAPI's `app`). So far in a function that
+        is not application code, above the call site, its offset stands for the line: two such functions of one module
+        that call on from the same offset, in stacks that are equal otherwise, are shown as the one seen first.
         """
+        kind_of = self.names.kinds.get
         runner = self.names.runner_globals
-        innermost_frame = frame
         key: list[Any] = [operation]
-        while frame is not None:
-            module_globals = frame.f_globals
-            if module_globals is runner:
-                break
-            if not limit:
-                key.append(self.key_of(operation, innermost_frame))
-                break
+        above: FrameType | None = frame
+        while above is not None and (module_globals := above.f_globals) is not runner:
+            module = module_globals.get("__name__")
+            key += (module, above.f_lineno)
+            above = above.f_back
             limit -= 1
-            key += (module_globals.get("__name__"), frame.f_lineno)
-            frame = frame.f_back
+            if kind_of(module) == FRAME_APPLICATION:
+                break
+            if limit <= 0:
+                return (*key, self.key_of(operation, frame))
+        while limit > 0 and above is not None and (module_globals := above.f_globals) is not runner:
+            module = module_globals.get("__name__")
+            place = above.f_lasti
+            if place < _NEAR_OFFSET or kind_of(module) == FRAME_APPLICATION:
+                place = -above.f_lineno
+            key += (module, place)
+            above = above.f_back
+            limit -= 1
         return tuple(key)
 
     def stack(self, frame: FrameType | None, limit: int) -> list[StackFrame]:
