@@ -146,3 +146,24 @@ def test_the_same_call_has_the_trace_of_whoever_made_it(loop):
     callers = [event.blocking_events[0]["trace"].split(" <- ")[1].rpartition(".")[2] for event in events]
     assert callers == ["first", "second", "first", "second"]
     assert len({event.blocking_events[0]["fingerprint"] for event in events}) == 1
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_library_functions_that_look_alike_are_told_apart(loop):
+    """Above the call site, in a function's first bytes, where wrappers of the same shape differ by nothing else."""
+    library = {"__name__": "library"}
+    source = "def get(step):\n    return step()\n\ndef head(step):\n    return step()\n"
+    exec(compile(source, "/srv/lib/site-packages/library.py", "exec"), library)
+
+    def helper():
+        os.getcwd()
+
+    async def main():
+        for name in ("get", "head", "get", "head"):
+            library[name](helper)
+            await asyncio.sleep(0)
+
+    with detecting(threshold_ms=60_000) as events:
+        LOOPS[loop](main())
+    traces = [call["trace"].split(" <- ") for event in events for call in event.blocking_events]
+    assert [trace[1] for trace in traces] == ["library.py:2:get", "library.py:5:head"] * 2
