@@ -13,7 +13,7 @@ from os import open as open_file
 from select import poll
 from sys import _current_frames as current_frames
 from sys import _getframe as getframe
-from time import clock_gettime_ns, monotonic_ns, perf_counter_ns, sleep, thread_time_ns, time, time_ns
+from time import clock_gettime_ns, monotonic_ns, perf_counter_ns, process_time_ns, sleep, thread_time_ns, time, time_ns
 
 __all__ = [
     "LockType",
@@ -32,6 +32,7 @@ __all__ = [
     "pipe",
     "poll",
     "pread",
+    "process_time_ns",
     "raw_socket",
     "read",
     "set_blocking",

@@ -89,9 +89,9 @@ class Blame(LoopThreads):
         return gil_ns if self._give_to_holder(thread, since.at_ns, gil_ns) else 0
 
     def _give_to_holder(self, thread: LoopThread, since_ns: int, gil_ns: int) -> bool:
-        """Give it time since then. False where nothing but the thread's own times speaks for a holder."""
+        """Give it time since then. False where nothing but waiting threads' own times speaks for a holder."""
         stack = self.starvation.holder(thread.ident, since_ns, gil_ns)
-        if not stack and not self.starvation.held_ns(since_ns):
+        if not stack and not (self.starvation.held_ns(since_ns) and self.starvation.holder_is_gone(gil_ns)):
             return False
         thread.gil_ns += gil_ns
         site = self.traces.site(GIL, stack) if stack else self.traces.pseudo_site(GIL, UNKNOWN_HOLDER)

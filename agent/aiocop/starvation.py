@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from typing import Final, NamedTuple
 
-from aiocop._stdlib import current_frames, perf_counter_ns
+from aiocop._stdlib import current_frames, perf_counter_ns, process_time_ns
 from aiocop.attribution import Moment, gil_wait_ns
 from aiocop.thread_clock import ThreadClock, cpu_ns
 from aiocop.traces import StackFrame, Traces
@@ -27,6 +27,8 @@ _LATE_NS: Final = 10_000_000
 _STOPPED_FROM_NS: Final = 10_000_000
 _MAX_STOPS: Final = 8
 _MAX_WORKERS: Final = 3
+_HOLDER_WORKS: Final = 8
+"""One part in so many of the time that the GIL was held its holder worked at least."""
 _NOTE_EVERY_NS: Final = 50_000_000
 _NOTE_EVERY_PER_THREAD_NS: Final = 1_000_000
 """CPU times are noted so rarely that a thread more costs about 1.5 µs in a millisecond of these."""
@@ -63,6 +65,8 @@ class Starvation:
         self._stops: deque[_Stop] = deque(maxlen=_MAX_STOPS)
         self._cpu_ns: dict[int, int] = {}
         """CPU time of the process's threads by native id, when it was noted last."""
+        self._process_cpu_ns = 0
+        """That of the whole process then."""
         self._noted_ns = 0
 
     def begin_anew(self) -> None:
@@ -91,6 +95,7 @@ class Starvation:
         now_ns = perf_counter_ns()
         if now_ns >= self._noted_ns + _NOTE_EVERY_NS + len(self._cpu_ns) * _NOTE_EVERY_PER_THREAD_NS:
             self._cpu_ns = {thread.native_id: cpu_ns(thread.native_id) for thread in _threads() if thread.native_id}
+            self._process_cpu_ns = process_time_ns()
             self._noted_ns = now_ns
 
     # --- any thread ---------------------------------------------------------------------------------------------------
@@ -115,7 +120,7 @@ class Starvation:
             self._stops.append(_Stop(now_ns, stopped_ns, stopped_ns + max(0, wake_ns - before.at_ns)))
         if gil_ns < _LATE_NS:
             return 0
-        self._hold = _Hold(now_ns, gil_ns, self._workers(gil_ns // 8))
+        self._hold = _Hold(now_ns, gil_ns, self._workers(gil_ns // _HOLDER_WORKS))
         self.due_ns = 0  # each loop finds out at its next slice whether it wanted to run meanwhile
         return gil_ns
 
@@ -139,13 +144,22 @@ class Starvation:
     def holder(self, waiting: int, since_ns: int, gil_ns: int) -> list[StackFrame]:
         """The stack of the thread that held the GIL for most of `gil_ns` since then, while thread `waiting` waited.
 
-        Empty where nobody is left who worked at least an eighth of it: several may take turns, and wait for a CPU.
+        Empty where nobody is left who worked at least an eighth of it: several may take turns, and wait for a CPU; see
+        `holder_is_gone`.
         """
         noticed = self._hold.by if self._hold.until_ns >= since_ns else []
-        for ident, stack in (*noticed, *self._workers(gil_ns // 8)):
+        for ident, stack in (*noticed, *self._workers(gil_ns // _HOLDER_WORKS)):
             if ident != waiting and stack:
                 return stack
         return []
+
+    def holder_is_gone(self, gil_ns: int) -> bool:
+        """Whether a thread that is no more worked since the CPU times were noted, for as much as a holder must have."""
+        noted = self._cpu_ns
+        alive_ns = sum(
+            [cpu_ns(thread.native_id) - noted.get(thread.native_id, 0) for thread in _threads() if thread.native_id]
+        )
+        return process_time_ns() - self._process_cpu_ns - alive_ns >= gil_ns // _HOLDER_WORKS
 
     def _workers(self, at_least_ns: int) -> list[tuple[int, list[StackFrame]]]:
         """The threads that worked most since the CPU times were noted, by ident, and where they are."""
@@ -153,7 +167,7 @@ class Starvation:
         worked = [
             (cpu_ns(thread.native_id) - noted.get(thread.native_id, 0), thread.ident)
             for thread in _threads()
-            if thread.ident and thread.native_id
+            if thread.ident and thread.native_id and not thread.name.startswith(OWN_THREADS)
         ]
         frames = current_frames()
         stack, depth = self._traces.stack, self._traces.looked_depth
@@ -169,5 +183,4 @@ def switch_interval_ns() -> int:
 def _threads() -> list[threading.Thread]:
     # Not threading.enumerate(): it takes a lock, and this may run on a loop's thread. A list of a dict's values is one
     # step under the GIL.
-    every = list(threading._active.values())  # type: ignore[attr-defined] # noqa: SLF001 - as said
-    return [thread for thread in every if not thread.name.startswith(OWN_THREADS)]
+    return list(threading._active.values())  # type: ignore[attr-defined] # noqa: SLF001 - as said
