@@ -44,7 +44,9 @@ def starved_ns(glimpse: Moment | None, ended: Moment, elapsed_ns: int) -> int:
         return 0
     if not is_recent(glimpse, ended.at_ns - elapsed_ns):
         return 0
-    return min(ended.times.queued_ns - glimpse.times.queued_ns, elapsed_ns)
+    # What the look came too early may all have gone before the slice: nothing is excused on a guess.
+    early_ns = max(0, ended.at_ns - elapsed_ns - glimpse.at_ns)
+    return max(0, min(ended.times.queued_ns - glimpse.times.queued_ns - early_ns, elapsed_ns))
 
 
 def waited_ns(before: Moment | None, after: Moment) -> int:

@@ -66,9 +66,12 @@ class Blame(LoopThreads):
         """Time of a long call, which just ended, that others took: the host, and who held the GIL, who is given it."""
         try:
             now = Moment(perf_counter_ns(), thread.clock.read())
-            stopped_ns = self.starvation.stopped_ns(now.at_ns - call_ns)
-            explained_ns = max(0, thread.nested_ns - call_ns) + stopped_ns
-            return stopped_ns + self._blame_holder(thread, now, call_ns - stopped_ns, explained_ns)
+            host_ns = starved_ns(thread.glimpse, now, call_ns) + self.starvation.just_stopped_ns(call_ns)
+            # Less of it went on while the call had to wait anyway.
+            host_ns = min(host_ns, call_ns) if 10 * host_ns >= 9 * call_ns else 0
+            thread.excused_ns += host_ns
+            explained_ns = max(0, thread.nested_ns - call_ns) + host_ns
+            return host_ns + self._blame_holder(thread, now, call_ns - host_ns, explained_ns)
         except Exception:  # noqa: BLE001 - the border to the service: our fault must not become the caller's
             self.fault()
             return 0
@@ -76,7 +79,8 @@ class Blame(LoopThreads):
     def _starved_ns(self, thread: LoopThread, ended: Moment, elapsed_ns: int) -> int:
         idle_ns = min(waited_ns(thread.glimpse, ended), elapsed_ns - thread.nested_ns)
         stopped_ns = self.starvation.stopped_ns(ended.at_ns - elapsed_ns, idle_ns)
-        return min(starved_ns(thread.glimpse, ended, elapsed_ns) + stopped_ns, elapsed_ns)
+        host_ns = starved_ns(thread.glimpse, ended, elapsed_ns) + stopped_ns
+        return min(host_ns, elapsed_ns - thread.nested_ns + thread.excused_ns)
 
     def _blame_holder(self, thread: LoopThread, now: Moment, at_most_ns: int, explained_ns: int) -> int:
         """Give the time for which the running slice waited for the GIL to who held it, if it is much. How long."""

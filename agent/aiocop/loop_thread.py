@@ -62,6 +62,7 @@ class LoopThread(CounterTable):
         "credited_ns",
         "cut_walks",
         "finishes",
+        "excused_ns",
         "gc_ns",
         "gc_started_ns",
         "gil_ns",
@@ -110,6 +111,8 @@ class LoopThread(CounterTable):
         self.gc_started_ns = 0
         self.gc_ns = 0
         """Garbage collection in the running slice."""
+        self.excused_ns = 0
+        """Time of measured calls of the running slice that the host took."""
         self.gil_ns = 0
         """Time of the running slice for which another thread is to blame that held the GIL."""
         self.allowed_ns = 0

@@ -126,7 +126,6 @@ class Slices(Blame):
         rest_ns = elapsed_ns - thread.credited_ns
         counted_ns = elapsed_ns - rest_ns
         thread.started_ns = perf_counter_ns() - elapsed_ns
-        thread.nested_ns = elapsed_ns
         try:
             ended = Moment(perf_counter_ns(), thread.clock.read())
             rest_ns -= self._starved_ns(thread, ended, elapsed_ns)
@@ -135,6 +134,7 @@ class Slices(Blame):
                 self._give(thread, self.traces.pseudo_site(TURN, LOOP), rest_ns)
             if thread.touched:
                 thread.counted_ns = counted_ns
+                thread.nested_ns = elapsed_ns  # all of it is accounted for
                 self.finish(thread, elapsed_ns, None, thread.loop, None, None)
         finally:
             thread.counted_ns = 0
@@ -397,7 +397,7 @@ class Slices(Blame):
         # What the host took is nobody's fault: without it the slice may not be slow at all.
         slow = elapsed_ns - starved >= self.threshold_ns
         if slow:
-            rest_ns = elapsed_ns - thread.nested_ns - starved
+            rest_ns = elapsed_ns - thread.nested_ns - max(0, starved - thread.excused_ns)
             rest_ns -= self._blame_holder(thread, ended, rest_ns, thread.nested_ns)
             self._attribute_unmeasured(thread, rest_ns, elapsed_ns, ended, samples, callback)
             for counters in thread.touched:
@@ -419,7 +419,7 @@ class Slices(Blame):
         thread.touched = []
         thread.nested_ns = 0
         thread.gc_ns = 0
-        thread.gil_ns = 0
+        thread.gil_ns = thread.excused_ns = 0
         thread.allowed_ns = 0
         thread.operation = None
         thread.last_unmeasured = None

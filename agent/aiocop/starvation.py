@@ -26,6 +26,7 @@ _LATE_NS: Final = 10_000_000
 """A watchdog that comes later than this is looked into."""
 _STOPPED_FROM_NS: Final = 10_000_000
 _MAX_STOPS: Final = 8
+_JUST_NOW_NS: Final = 5_000_000
 _MAX_WORKERS: Final = 3
 _HOLDER_WORKS: Final = 8
 """One part in so many of the time that the GIL was held its holder worked at least."""
@@ -136,6 +137,15 @@ class Starvation:
         at_least_ns = sum([min(stop.stopped_ns, stop.until_ns - since_ns) for stop in stops])
         at_most_ns = sum([min(stop.at_most_ns, stop.until_ns - since_ns) for stop in stops])
         return max(at_least_ns, min(at_most_ns, waited_ns))
+
+    def just_stopped_ns(self, call_ns: int) -> int:
+        """Time of a call, which ended now, in which the process was stopped, if it went on only just now.
+
+        What still waited some milliseconds later had to wait anyway.
+        """
+        now_ns = perf_counter_ns()
+        stopped_ns = self.stopped_ns(now_ns - call_ns)
+        return stopped_ns if self._stops and self._stops[-1].until_ns >= now_ns - _JUST_NOW_NS else 0
 
     def held_ns(self, since_ns: int) -> int:
         """How long the GIL was held last, if that was since then."""

@@ -42,6 +42,13 @@ def test_without_times_nothing_is_claimed():
     assert starved_ns(unknown, moment(100, 0, 90, 30), 100 * MS) == 0
 
 
+def test_only_what_a_slice_itself_waited_for_a_cpu_is_excused():
+    ended = moment(130, 0, 90, 3)
+    assert starved_ns(moment(30, 0, 0, 0), ended, 100 * MS) == 90 * MS
+    assert starved_ns(moment(0, 0, 0, 0), ended, 100 * MS) == 60 * MS  # 30 of it may have been before
+    assert starved_ns(moment(0, 0, 0, 0), ended, 20 * MS) == 0  # that look says nothing of it
+
+
 def test_the_cpu_time_of_any_thread_can_be_asked_for():
     clock = ThreadClock()
     before_ns = cpu_ns(threading.get_native_id())

@@ -19,7 +19,7 @@ _RANDOM = random.Random(1)
 
 
 def a_document():
-    return json.dumps([{"number": number, "text": str(number)} for number in range(60_000)])
+    return json.dumps([{"number": number, "text": str(number)} for number in range(150_000)])
 
 
 def numbers():
