@@ -7,7 +7,21 @@ import pytest
 from tests.support.collector import StreamPeer, make_identity, make_report, make_site, now_ms, run_collector
 from tests.support.waiting import wait_until
 
-from aiocop_wire import Define, Farewell, Hello, Refused, SiteDelta, SlowEvent, SlowSite, TraceDefinition, encode, frame
+from aiocop_wire import (
+    FEATURE_CONTROL,
+    Control,
+    Controlled,
+    Define,
+    Farewell,
+    Hello,
+    Refused,
+    SiteDelta,
+    SlowEvent,
+    SlowSite,
+    TraceDefinition,
+    encode,
+    frame,
+)
 
 
 @pytest.fixture
@@ -194,3 +208,22 @@ def test_a_site_counted_before_its_definition_heals(collector):
     assert counts(collector) == {"shop/orders.py:9:found": 8}
     (row,) = collector.get("/hotspots", since="1h")["hotspots"]
     assert len(collector.get(f"/hotspots/{row['id']}")["slow_events"]) == 1
+
+
+def test_control_goes_to_agents_that_name_it_and_to_no_other(collector):
+    knows, older = make_identity(), make_identity()
+    with StreamPeer(collector.socket_path) as new_peer, StreamPeer(collector.socket_path) as old_peer:
+        new_peer.send(Hello(knows, features=(FEATURE_CONTROL, "something newer")))
+        assert FEATURE_CONTROL in new_peer.receive().features
+        assert new_peer.receive() == Control(0)
+        old_peer.greet(older)
+        assert collector.http.patch("/services/shop", json={"threshold_ms": 5}).status_code == 200
+        assert new_peer.receive() == Control(1, threshold_us=5_000)
+        new_peer.send(Controlled(1, active=True, threshold_us=5_000, trace_depth=32, refused="nul \0"))
+        old_peer.send(make_report(1))
+        old_peer.wait_for_ack(1)  # the first thing it hears: it would end the stream over a message it does not know
+        assert not old_peer.has_answer()
+        control = agent_of(collector, knows)["control"]
+        assert (control["reachable"], control["revision"]) == (True, 1)
+        assert (control["in_force"]["revision"], control["in_force"]["refused"]) == (1, "nul \0")
+        assert agent_of(collector, older)["control"]["unreachable"] == "not_allowed"
