@@ -19,6 +19,7 @@ PAGES = (
     "CHANGELOG.md",
     "deploy/README.md",
     "docs/configuration.md",
+    "docs/keeping.md",
     "docs/architecture.md",
     "docs/run.md",
     "docs/pytest.md",

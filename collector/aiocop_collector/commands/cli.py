@@ -4,20 +4,17 @@ Exit codes: 0 success, 1 the environment refused (a port in use, a database that
 collector answers.
 """
 
-import logging
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import structlog
 import typer
 
+from aiocop_collector.commands.db import db
 from aiocop_collector.commands.health import wait_until_ready
 from aiocop_collector.commands.hotspots import hotspots
+from aiocop_collector.commands.running import configure_logging, run
 from aiocop_collector.commands.serve import serve
 from aiocop_collector.commands.token import token
-from aiocop_collector.errors import CollectorError
 from aiocop_collector.settings import load_settings
 from aiocop_wire import DEFAULT_HTTP_PORT, __version__
 
@@ -162,7 +159,7 @@ def _serve(
 
     Reachable from elsewhere: `aiocop-collector serve --http 0.0.0.0:8717 --token-file /etc/aiocop/token`
     """
-    _configure_logging()
+    configure_logging()
     flags = {
         "listen": listen or None,
         "http": http,
@@ -178,7 +175,7 @@ def _serve(
         "udp_key_file": udp_key_file,
     }
     given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
-    raise typer.Exit(_run(lambda: serve(load_settings(given))))
+    raise typer.Exit(run(lambda: serve(load_settings(given))))
 
 
 @app.command(name="health")
@@ -198,34 +195,9 @@ def _health(
         typer.echo("ready")
         return 0
 
-    raise typer.Exit(_run(wait_and_tell))
+    raise typer.Exit(run(wait_and_tell))
 
 
 app.command(name="hotspots")(hotspots)
 app.command(name="token")(token)
-
-
-def _run(work: Callable[[], int]) -> int:
-    """The exit code of `work`. What it raises on purpose is told in one sentence."""
-    try:
-        return work()
-    except CollectorError as error:
-        typer.echo(f"aiocop-collector: {error}", err=True)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130  # Ctrl-C before it was ready: what a shell expects of SIGINT
-
-
-def _configure_logging() -> None:
-    """Everything that is logged goes to stderr: stdout is for readiness lines."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=False,
-    )
+app.add_typer(db, name="db")

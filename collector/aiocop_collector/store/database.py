@@ -1,5 +1,6 @@
 """Opening the database: from the URL a person writes to an engine that is migrated and safe to acknowledge from."""
 
+import asyncio
 import contextlib
 import importlib.util
 import sqlite3
@@ -7,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
@@ -14,7 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from aiocop_collector.errors import DatabaseError, SettingsError
 from aiocop_collector.settings import default_database
-from aiocop_collector.store.migrations import migrate
+from aiocop_collector.store.backup import Telling, back_up
+from aiocop_collector.store.migrations import migrate, revisions, usable_revision
 
 WRITES: Final = "aiocop_writes"
 """Execution option of connections that will write: on SQLite their transactions take the write lock at BEGIN."""
@@ -80,7 +83,9 @@ async def prepare(engine: AsyncEngine) -> None:
     url = engine.url
     try:
         if url.get_backend_name() == "sqlite" and url.database is not None:
-            _try_file(Path(url.database))
+            path = Path(url.database)
+            _try_file(path)
+            await _save_before_upgrade(engine, path)
         async with writing(engine) as connection:
             await connection.run_sync(migrate)
     except (SQLAlchemyError, OSError, sqlite3.Error) as error:
@@ -136,8 +141,19 @@ def _normalise(url: str) -> URL:
     return target
 
 
+def check_file(url: URL) -> None:
+    """See that a SQLite file is there and is one. Raises sqlite3.Error.
+
+    Without aiosqlite, whose thread outlives an event loop that ends over a failed connection.
+    """
+    if url.get_backend_name() == "sqlite":
+        uri = f"{Path(url.database or '').absolute().as_uri()}?mode=rw"
+        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S)) as connection:
+            connection.execute("PRAGMA schema_version")
+
+
 def _try_file(path: Path) -> None:
-    """Open the file once without aiosqlite, whose thread outlives an event loop that ends over a failed connection."""
+    """Make the file where it is missing, and see that it can be written. Without aiosqlite, as above."""
     path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
     with contextlib.closing(sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S)) as connection:
         if path.stat().st_size == 0:
@@ -145,6 +161,23 @@ def _try_file(path: Path) -> None:
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         for pragma in _PRAGMAS:
             connection.execute(pragma)
+
+
+async def _save_before_upgrade(engine: AsyncEngine, path: Path) -> None:
+    """A copy beside the file, before its tables are changed; the copy of the upgrade before goes."""
+    async with engine.connect() as connection:
+        revision = await connection.run_sync(usable_revision)
+    known = revisions()
+    if revision not in known[:-1]:
+        return
+    log = structlog.get_logger("aiocop_collector.store")
+    copy = path.with_name(f"{path.name}.before-{known[-1]}")
+    log.info("upgrading the database; saving it first", revision=revision, to=known[-1], copy=str(copy))
+    tell = Telling(lambda share: log.info("saving the database", done=f"{share:.0%}"))
+    await asyncio.to_thread(back_up, path, copy, tell)
+    for older in path.parent.glob(f"{path.name}.before-[0-9]*"):
+        if older != copy:
+            older.unlink()
 
 
 def _open_only(_dialect: object, _record: object, arguments: list[Any], options: dict[str, Any]) -> None:

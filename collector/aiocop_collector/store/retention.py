@@ -71,10 +71,15 @@ class Expired:
     before: int
     only: "ColumnElement[bool]" = field(default_factory=true)
 
+    @property
+    def conditions(self) -> "tuple[ColumnElement[bool], ...]":
+        """What holds for these rows."""
+        return (self.column < self.before, self.only)
+
     async def delete_batch(self, connection: AsyncConnection) -> int:
         """Delete some; how many. More may be left when it is ROWS_PER_BATCH."""
         key = list(self.table.primary_key.columns)
-        some = select(*key).where(self.column < self.before, self.only).limit(ROWS_PER_BATCH)
+        some = select(*key).where(*self.conditions).limit(ROWS_PER_BATCH)
         target = tuple_(*key) if len(key) > 1 else key[0]
         return (await connection.execute(delete(self.table).where(target.in_(some)))).rowcount
 

@@ -95,6 +95,17 @@ async def give_back(connection: AsyncConnection) -> bool:
     return surplus > PAGES_PER_STEP
 
 
+async def rebuild(connection: AsyncConnection) -> None:
+    """Write a SQLite file anew, without free pages, as one that shrinks by itself from then on.
+
+    Nothing may have been executed on the connection. Nobody else can write meanwhile.
+    """
+    driver: Any = (await connection.get_raw_connection()).driver_connection
+    await driver.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")
+    await driver.execute("VACUUM")
+    await driver.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
 async def _pragma(connection: AsyncConnection, name: str) -> int:
     return int((await connection.exec_driver_sql(f"PRAGMA {name}")).scalar_one())
 

@@ -54,6 +54,23 @@ def upgrade(connection: Connection, revision: str) -> None:
     command.upgrade(config, revision)
 
 
+def usable_revision(connection: Connection) -> str | None:
+    """The database's revision; None when it is empty. Raises NewerSchemaError when this version cannot work on it."""
+    known = revisions()
+    found = MigrationContext.configure(connection).get_current_revision()
+    if found is not None and found not in known:
+        _see_that_we_may_work(connection, found, known)
+    return found
+
+
+def written_by(connection: Connection) -> str | None:
+    """The version of the collector that migrated the database last; None for those that did not say."""
+    if not inspect(connection).has_table(about.name):
+        return None
+    version: str | None = connection.execute(select(about.c.value).where(about.c.name == "collector_version")).scalar()
+    return version
+
+
 def revisions() -> list[str]:
     """All there are, oldest first."""
     return [one.revision for one in ScriptDirectory.from_config(_config()).walk_revisions()][::-1]
