@@ -83,10 +83,9 @@ async def prepare(engine: AsyncEngine) -> None:
     url = engine.url
     try:
         if url.get_backend_name() == "sqlite" and url.database is not None:
-            path = Path(url.database)
-            _try_file(path)
-            await _save_before_upgrade(engine, path)
+            _try_file(Path(url.database))
         async with writing(engine) as connection:
+            await _save_before_upgrade(connection)
             await connection.run_sync(migrate)
     except (SQLAlchemyError, OSError, sqlite3.Error) as error:
         raise DatabaseError(f"the database {shown(url)} cannot be used: {reason_of(error)}") from error
@@ -163,21 +162,24 @@ def _try_file(path: Path) -> None:
             connection.execute(pragma)
 
 
-async def _save_before_upgrade(engine: AsyncEngine, path: Path) -> None:
-    """A copy beside the file, before its tables are changed; the copy of the upgrade before goes."""
-    async with engine.connect() as connection:
-        revision = await connection.run_sync(usable_revision)
-    known = revisions()
+async def _save_before_upgrade(connection: AsyncConnection) -> None:
+    """A copy beside a SQLite file, before its tables are changed; the copy of the upgrade before goes.
+
+    In the transaction of the upgrade: of several collectors that start at once, one saves and upgrades.
+    """
+    if connection.dialect.name != "sqlite":
+        return
+    revision, known = await connection.run_sync(usable_revision), revisions()
     if revision not in known[:-1]:
         return
+    path = Path(connection.engine.url.database or "")
     log = structlog.get_logger("aiocop_collector.store")
     copy = path.with_name(f"{path.name}.before-{known[-1]}")
     log.info("upgrading the database; saving it first", revision=revision, to=known[-1], copy=str(copy))
     tell = Telling(lambda share: log.info("saving the database", done=f"{share:.0%}"))
     await asyncio.to_thread(back_up, path, copy, tell)
-    for older in path.parent.glob(f"{path.name}.before-[0-9]*"):
-        if older != copy:
-            older.unlink()
+    for older in known[:-1]:
+        path.with_name(f"{path.name}.before-{older}").unlink(missing_ok=True)
 
 
 def _open_only(_dialect: object, _record: object, arguments: list[Any], options: dict[str, Any]) -> None:
