@@ -1,6 +1,5 @@
 """Spans only ever shorten the way to an answer: with, without and with half of them it is the same."""
 
-import contextlib
 import random
 from datetime import timedelta
 from itertools import cycle, groupby, pairwise
@@ -17,8 +16,9 @@ from tests.support.known_activity import NOW_S
 from aiocop_collector.arrivals import Arrival
 from aiocop_collector.counters import Counters
 from aiocop_collector.store import schema
+from aiocop_collector.store.checks import check_store
 from aiocop_collector.store.condense import MINUTE_GRACE_S, claim_spans, finish, missing_spans, sum_span
-from aiocop_collector.store.database import WRITES, open_engine, prepare
+from aiocop_collector.store.database import open_engine, prepare, writing
 from aiocop_collector.store.pruning import Limits, Pruner
 from aiocop_collector.store.retention import kept_span
 from aiocop_collector.store.schema import RESOLUTIONS
@@ -51,14 +51,6 @@ async def engine(request, tmp_path, fleet):
     await insert_activity(engine, fleet)
     yield engine
     await engine.dispose()
-
-
-@contextlib.asynccontextmanager
-async def writing(engine):
-    async with engine.connect() as connection:
-        await connection.execution_options(**{WRITES: True})
-        async with connection.begin():
-            yield connection
 
 
 async def sum_all(engine, now_s: int = int(NOW_S)) -> int:
@@ -316,3 +308,21 @@ def test_packed_presence_is_what_it_was_whatever_the_bits():
             if bits >> bit & 1
         }
         assert seen == {(site, agent) for site, _, agent in rows}
+
+
+async def test_a_check_finds_spans_that_are_not_the_sums_of_their_buckets(engine):
+    await sum_all(engine)
+    async with snapshot(engine) as connection:
+        assert [check async for check in check_store(connection, int(NOW_S)) if check.problems] == []
+    longest_s = max(SPANS)
+    table = schema.summed_totals
+    async with writing(engine) as connection:
+        (start_s,) = (
+            await connection.execute(select(func.max(table.c.bucket_s)).where(table.c.span_s == longest_s))
+        ).one()
+        this = (table.c.span_s == longest_s, table.c.bucket_s == start_s)
+        await connection.execute(table.update().where(*this).values(totals=Totals().to_bytes()))
+    async with snapshot(engine) as connection:
+        (wrong,) = [check async for check in check_store(connection, int(NOW_S)) if check.problems]
+    assert wrong.name == f"spans of {longest_s} s are sums of their days"
+    assert len(wrong.problems) == 1

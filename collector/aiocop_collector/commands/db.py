@@ -20,7 +20,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from aiocop_collector.commands.db_tables import render_inventory
 from aiocop_collector.commands.running import configure_logging, run
 from aiocop_collector.errors import DatabaseError, SettingsError
-from aiocop_collector.queries.snapshot import snapshot
 from aiocop_collector.settings import Settings, load_settings
 from aiocop_collector.store.backup import Progress, Telling, back_up
 from aiocop_collector.store.checks import check_store
@@ -32,6 +31,7 @@ from aiocop_collector.store.restoring import restore
 from aiocop_collector.store.retention import buckets_before, expired, horizon_s
 from aiocop_collector.store.schema import RESOLUTIONS
 from aiocop_collector.store.size import measure, rebuild
+from aiocop_collector.store.snapshot import snapshot
 
 db: Final = typer.Typer(
     help="Look at the collector's database, check it, shrink it, save it and put a copy back. All but `restore` may "

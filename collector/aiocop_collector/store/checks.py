@@ -12,11 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiocop_collector.notation import to_rfc3339
 from aiocop_collector.store import schema
+from aiocop_collector.store.buckets import read_totals
 from aiocop_collector.store.horizons import load_horizons
 from aiocop_collector.store.ids import to_hex
 from aiocop_collector.store.migrations import revisions
 from aiocop_collector.store.retention import KEEP_HOURS, KEEP_MINUTES
-from aiocop_collector.store.spans import SPANS
+from aiocop_collector.store.spans import SPANS, Buckets
+from aiocop_collector.store.totals import Totals
 
 _MOST_NAMED: Final = 10
 _MINUTE, _HOUR, _DAY = schema.RESOLUTIONS
@@ -82,11 +84,21 @@ async def _dangling(connection: AsyncConnection, column: "Column[int]", target: 
 
 
 async def _spans(connection: AsyncConnection, span_s: int, base: schema.Resolution, first_s: int) -> tuple[str, ...]:
-    listed = select(schema.spans.c.bucket_s).where(schema.spans.c.span_s == span_s, schema.spans.c.bucket_s >= first_s)
-    buckets, spans = base.rollups, schema.span_rollups
-    parts = _side(buckets, span_s, _start(buckets, span_s).in_(listed))
-    whole = _side(spans, span_s, and_(spans.c.span_s == span_s, spans.c.bucket_s.in_(listed)), sign=-1)
-    return await _differences(connection, parts, whole)
+    listed, totals = schema.summed, schema.summed_totals
+    both = listed.join(totals, and_(totals.c.span_s == listed.c.span_s, totals.c.bucket_s == listed.c.bucket_s))
+    found = await connection.execute(
+        select(totals.c.bucket_s, totals.c.totals)
+        .select_from(both)
+        .where(listed.c.span_s == span_s, listed.c.ready == 1, listed.c.bucket_s >= first_s)
+        .order_by(listed.c.bucket_s)
+    )
+    problems = []
+    for start_s, packed in found:
+        stored = Totals.from_bytes(packed)
+        summed = await read_totals(connection, [Buckets(base, start_s, start_s + span_s)])
+        if (stored.sums, stored.max_us) != (summed.sums, summed.max_us):
+            problems.append(f"that from {to_rfc3339(start_s * 1000)} is another sum")
+    return tuple(problems[:_MOST_NAMED])
 
 
 def _start(table: Table, seconds: int) -> "ColumnElement[int]":
