@@ -1,12 +1,14 @@
 """The writer with a real database in this process: what is counted once, kept, given up and cleaned."""
 
 import asyncio
+import random
 import sqlite3
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import func, select, text
 from tests.support.collector import make_identity, make_report, make_site, now_ms
+from tests.support.sql import create_database
 from tests.support.waiting import wait_until
 
 from aiocop_collector.arrivals import Arrival, Sender
@@ -129,6 +131,35 @@ async def test_two_collectors_that_hold_the_same_reports_count_them_once(engine)
     assert await rows(
         engine, select(columns.committed_sequence, columns.reports_received, columns.reports_duplicated)
     ) == [(60, 60, 60)]
+
+
+@pytest.mark.postgres
+async def test_collectors_that_write_the_same_rows_do_not_deadlock(postgres_url, monkeypatch):
+    """Each transaction writes the same services, sites, traces, events and buckets, which come in any order."""
+    monkeypatch.setattr("aiocop_collector.store.writer.FLUSH_BYTES", 300)  # three arrivals of Agent.offer
+    monkeypatch.setattr("aiocop_collector.store.writer.FLUSH_INTERVAL_S", 0.0)
+    engine = open_engine(await create_database(postgres_url))
+    await prepare(engine)
+    counters = Counters()
+    started_at_ms = now_ms()
+    stores = [Store(engine, counters, retention=MONTH) for _ in range(4)]
+    numbers = list(range(1, 31))
+    traces = tuple(TraceDefinition(number, number, make_site(number).frames) for number in numbers)
+    for store in stores:
+        agents = [Agent(service=name) for name in ("shop", "mail", "cart")]
+        for sequence in range(1, 16):
+            shuffled = random.sample(numbers, len(numbers))
+            deltas = [SiteDelta(number, 1, 1, 9, 9, (number % 80, 1)) for number in shuffled]
+            event = SlowEvent(started_at_ms, 50_000, 30_000, "io", 10, (SlowSite(shuffled[0], 1, 9, shuffled[0]),))
+            report = make_report(sequence, *deltas, started_at_ms=started_at_ms, slow_events=(event,))
+            for agent in random.sample(agents, len(agents)):
+                agent.offer(store, report, *[make_site(number) for number in shuffled], traces=traces)
+        store.start()
+    assert all(await asyncio.gather(*[store.stop(120) for store in stores]))
+    assert await total(engine) == len(stores) * 3 * 15 * len(numbers)
+    assert counters.totals()["commits"] == len(stores) * 15
+    assert counters.totals().get("commits_failed", 0) == 0
+    await engine.dispose()
 
 
 async def test_first_and_last_are_of_all_time_whatever_the_order(engine):
