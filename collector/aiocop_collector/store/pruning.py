@@ -18,6 +18,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from aiocop_collector.store import schema
 from aiocop_collector.store.database import writing
 from aiocop_collector.store.horizons import load_horizons, raise_horizon
+from aiocop_collector.store.partitions import (
+    STEP_S,
+    create_partition,
+    drop_partition,
+    ended_partitions,
+    is_divided,
+    missing_partitions,
+)
 from aiocop_collector.store.retention import (
     ROWS_PER_BATCH,
     Expired,
@@ -78,8 +86,11 @@ class Pruner:
     async def by_age(self) -> AsyncGenerator[int, None]:
         """Delete what is too old."""
         now_ms = self._now_ms()
+        await self._make_partitions(now_ms // 1000)
         for resolution in schema.RESOLUTIONS:
             from_s = horizon_s(self._limits.retention, resolution, now_ms)
+            if is_divided(self._engine.dialect, resolution):
+                from_s -= from_s % STEP_S  # partitions go whole
             async for rows in self._drop_buckets(resolution, from_s):
                 yield rows
         async for _, rows in self._drop(expired(self._limits.retention, now_ms)):
@@ -122,6 +133,8 @@ class Pruner:
 
     async def _drop_before(self, resolution: schema.Resolution, from_s: int) -> AsyncGenerator[tuple[str, int], None]:
         await self._raise_horizon(resolution, from_s)
+        async for dropped in self._drop_partitions(resolution, from_s):
+            yield dropped
         async for dropped in self._drop(buckets_before(resolution, from_s)):
             yield dropped
         if resolution is _DAY:
@@ -130,6 +143,8 @@ class Pruner:
 
     async def _drop_buckets(self, resolution: schema.Resolution, from_s: int) -> AsyncGenerator[int, None]:
         await self._raise_horizon(resolution, from_s)
+        async for _, rows in self._drop_partitions(resolution, from_s):
+            yield rows
         async for _, rows in self._drop(buckets_before(resolution, from_s)):
             yield rows
 
@@ -139,6 +154,23 @@ class Pruner:
                 return
         async with writing(self._engine) as connection:
             await raise_horizon(connection, resolution, from_s)
+
+    async def _make_partitions(self, now_s: int) -> None:
+        async with self._engine.connect() as connection:
+            missing = await missing_partitions(connection, now_s)
+        for partition in missing:
+            async with writing(self._engine) as connection:
+                await create_partition(connection, partition)
+
+    async def _drop_partitions(
+        self, resolution: schema.Resolution, from_s: int
+    ) -> AsyncGenerator[tuple[str, int], None]:
+        async with self._engine.connect() as connection:
+            partitions = await ended_partitions(connection, resolution, from_s)
+        for partition in partitions:
+            async with writing(self._engine) as connection:
+                rows = await drop_partition(connection, partition)
+            yield partition.table.name, rows
 
     async def _drop(self, old: Iterable[Expired]) -> AsyncGenerator[tuple[str, int], None]:
         for one in old:

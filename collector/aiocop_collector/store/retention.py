@@ -13,8 +13,9 @@
 | decisions, history, what rules decided | always: as long as their hotspots and sites                       |
 | settings of services                   | always: they wait for agents to come                              |
 
-Buckets may go earlier, when the store is larger than `--max-size` (see pruning.py). Nothing is summed up when a finer
-bucket goes: counts are written into all three resolutions as they arrive.
+On PostgreSQL minutes and hours go by whole days (see partitions.py). Buckets may go earlier, when the store is larger
+than `--max-size` (see pruning.py). Nothing is summed up when a finer bucket goes: counts are written into all three
+resolutions as they arrive.
 
 Agents outlive the rest because their row holds the last sequence applied: without it, what an agent sends again after a
 long outage would count twice.
@@ -81,7 +82,9 @@ class Expired:
         key = list(self.table.primary_key.columns)
         some = select(*key).where(*self.conditions).limit(ROWS_PER_BATCH)
         target = tuple_(*key) if len(key) > 1 else key[0]
-        return (await connection.execute(delete(self.table).where(target.in_(some)))).rowcount
+        # The column again, so that PostgreSQL looks into no partition that has none of them.
+        old = delete(self.table).where(self.column < self.before, target.in_(some))
+        return (await connection.execute(old)).rowcount
 
 
 def kept(retention: timedelta, resolution: schema.Resolution) -> timedelta:
