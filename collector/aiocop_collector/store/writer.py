@@ -48,6 +48,9 @@ PENDING_BYTES: Final = 4 << 20
 PRUNE_INTERVAL_S: Final = 3600.0
 SIZE_INTERVAL_S: Final = 60.0
 CONDENSE_INTERVAL_S: Final = 10.0
+SPANS_PER_ROUND: Final = 16
+"""Summed before looking what is missing now: while much of the past is, the last minutes come first."""
+
 ELECTION_INTERVAL_S: Final = 2.0
 """How often a collector that is not elected for upkeep looks whether it is now."""
 
@@ -107,6 +110,7 @@ class Store:
         self._announcer = announcer
         self._rules = rules
         self._rules_are_new = rules is not None
+        self._spans_are_behind = False
         self._election = election
         self._memory = Memory()
         self._file = SqliteFile(engine)
@@ -226,7 +230,10 @@ class Store:
                 await self._prune(self._pruner.by_size())
             if not self._stopping and loop.time() >= next_condense_s:
                 await self._condense()
-                next_condense_s = loop.time() + (CONDENSE_INTERVAL_S if self._keeps() else ELECTION_INTERVAL_S)
+                if self._spans_are_behind:
+                    next_condense_s = loop.time()
+                else:
+                    next_condense_s = loop.time() + (CONDENSE_INTERVAL_S if self._keeps() else ELECTION_INTERVAL_S)
             if not self._pending:
                 continue
             if self._settled >= self._hurried:
@@ -385,13 +392,15 @@ class Store:
     async def _condense(self) -> None:
         """Sum the spans that are over, between commits; a failure waits for the next time."""
         try:
+            self._spans_are_behind = False
             if not self._keeps():
                 return
             now_s = int(self._clock_s())
             async with self._engine.connect() as connection:
                 wanted = await missing_spans(connection, self._retention, now_s)
+            self._spans_are_behind = len(wanted) > SPANS_PER_ROUND
             async with writing(self._engine) as connection:
-                claims = await claim_spans(connection, wanted)
+                claims = await claim_spans(connection, wanted[:SPANS_PER_ROUND])
             for claim in claims:
                 if not self._keeps():
                     return
