@@ -46,6 +46,8 @@ class FleetCounts:
     service: str
     environment: str
     agents: int
+    reduced: int
+    """Of these, how many have given up detail to keep within their budget."""
     reports_lost: int
 
 
@@ -245,11 +247,13 @@ def _intake(counters: Mapping[str, int]) -> Iterator[Metric]:
 
 def _fleet(fleet: Sequence[FleetCounts]) -> Iterator[Metric]:
     agents = GaugeMetricFamily("aiocop_agents", "Processes that reported in the last five minutes.", labels=_SERVICE)
+    reduced = GaugeMetricFamily("aiocop_agents_reduced", "Of these, how many gave up detail.", labels=_SERVICE)
     lost = GaugeMetricFamily("aiocop_reports_lost", "Reports known to be sent and not in the store.", labels=_SERVICE)
     for one in fleet:
         agents.add_metric((one.service, one.environment), one.agents)
+        reduced.add_metric((one.service, one.environment), one.reduced)
         lost.add_metric((one.service, one.environment), one.reports_lost)
-    yield from (agents, lost)
+    yield from (agents, reduced, lost)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

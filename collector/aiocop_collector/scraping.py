@@ -5,13 +5,13 @@ from collections.abc import Collection
 from typing import Final
 
 from prometheus_client.core import Metric
-from sqlalchemy import case, func, select
+from sqlalchemy import and_, case, func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from aiocop_collector.collector import Collector
 from aiocop_collector.metrics import MAX_SERVICES, FleetCounts, Scrape
-from aiocop_collector.store.agents import chunks
+from aiocop_collector.store.agents import FULL_DETAIL, chunks
 from aiocop_collector.store.ids import to_hex
 from aiocop_collector.store.schema import agents, hotspots, services
 from aiocop_collector.store.size import measure
@@ -71,9 +71,11 @@ async def _names(engine: AsyncEngine, hotspot_ids: Collection[int]) -> dict[int,
 
 
 async def _fleet(engine: AsyncEngine) -> list[FleetCounts]:
-    alive = func.sum(case((agents.c.last_seen_ms >= int(time.time() * 1000) - _ALIVE_MS, 1), else_=0))
+    is_alive = agents.c.last_seen_ms >= int(time.time() * 1000) - _ALIVE_MS
+    alive = func.sum(case((is_alive, 1), else_=0))
+    reduced = func.sum(case((and_(is_alive, agents.c.overhead.not_like(f"{FULL_DETAIL}%")), 1), else_=0))
     query = (
-        select(services.c.name, services.c.environment, alive, func.sum(agents.c.reports_lost))
+        select(services.c.name, services.c.environment, alive, reduced, func.sum(agents.c.reports_lost))
         .select_from(agents.join(services, services.c.id == agents.c.service_id))
         .group_by(services.c.id, services.c.name, services.c.environment)
         .order_by(alive.desc(), services.c.id)
@@ -81,5 +83,6 @@ async def _fleet(engine: AsyncEngine) -> list[FleetCounts]:
     )
     async with engine.connect() as connection:
         return [
-            FleetCounts(name, env, int(count), int(lost)) for name, env, count, lost in await connection.execute(query)
+            FleetCounts(name, env, int(count), int(less), int(lost))
+            for name, env, count, less, lost in await connection.execute(query)
         ]

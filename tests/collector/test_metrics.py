@@ -10,7 +10,7 @@ from aiocop_collector.store.activity import Activity, Cost
 from aiocop_collector.store.loops import LoopTotals
 from aiocop_collector.store.transaction import Outcome
 from aiocop_collector.store.writer import StoreStatus
-from aiocop_wire import Define, SiteDelta
+from aiocop_wire import Define, Health, Overhead, SiteDelta
 
 
 def scrape(collector) -> dict[tuple, float]:
@@ -47,7 +47,10 @@ def test_metrics_say_what_was_reported_and_only_grow(tmp_path):
             )
             agent.wait_for_ack(1)
             second = scrape(collector)
-            agent.send(make_report(2, SiteDelta(1, 1, 1, 500_000, 500_000), dropped={"full": 4, "late": 1}))
+            reduced = Health(overhead=Overhead(level=1, share_ppm=20_000, budget_ppm=10_000))
+            agent.send(
+                make_report(2, SiteDelta(1, 1, 1, 500_000, 500_000), dropped={"full": 4, "late": 1}, health=reduced)
+            )
             agent.wait_for_ack(2)
         with DatagramPeer(collector.udp) as agent:
             report = make_report(2, SiteDelta(3, 4, 0, 9_000, 900))
@@ -76,6 +79,8 @@ def test_metrics_say_what_was_reported_and_only_grow(tmp_path):
     assert of(third, "aiocop_dropped_total", reason="full", **shop) == 4
     assert of(third, "aiocop_dropped_total", reason="late", **shop) == 1
     assert of(third, "aiocop_agents", **shop) == 1
+    assert (of(second, "aiocop_agents_reduced", **shop), of(third, "aiocop_agents_reduced", **shop)) == (0, 1)
+    assert of(third, "aiocop_agents_reduced", service="mail") == 0
     assert of(third, "aiocop_reports_lost", service="mail") == 1
     assert of(third, "aiocop_collector_reports_total", transport="unix") == 2
     assert of(third, "aiocop_collector_reports_total", transport="udp") == 2

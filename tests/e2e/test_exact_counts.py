@@ -86,6 +86,7 @@ def test_counts_are_exact_under_uvicorn(collector, loop, transport):
         expect_the_known_freezes(collector, worked["measured_ms"])
         (agent,) = collector.get("/agents")["agents"]
         assert (agent["service"], agent["reports_lost"], agent["reports_duplicated"]) == ("counted", 0, 0)
+        assert (agent["overhead"]["budget"], agent["overhead"]["level"]) == (0.01, 0)
 
 
 def test_started_in_a_lifespan(collector):

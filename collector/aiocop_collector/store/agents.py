@@ -121,6 +121,10 @@ def read_overhead(text: str | None) -> Overhead | None:
     return Overhead(*json.loads(text)[: len(Overhead._fields)]) if text else None
 
 
+FULL_DETAIL: Final = "[0,"
+"""How it begins for an agent that has given up no detail."""
+
+
 def _overhead_text(overhead: Overhead | None) -> str | None:
     return None if overhead is None else json.dumps(overhead, separators=(",", ":"))
 
