@@ -187,9 +187,7 @@ def _delaying(
     original: Callable[..., Any], run_callback: Callable[..., Any], run_timer: Callable[..., Any]
 ) -> Callable[..., Any]:
     def call_later(loop: Any, delay: Any, callback: Any, *args: Any, **kwargs: Any) -> Any:
-        # Not a callback, or a delay: let uvloop say so about what the caller passed.
-        if not callable(callback) or asyncio.iscoroutinefunction(callback):
-            return original(loop, delay, callback, *args, **kwargs)
+        # Not a delay: let uvloop say so about what the caller passed.
         try:
             due_ns = perf_counter_ns() + int(delay * 1e9) if delay >= _UVLOOP_TICK_S else 0
         except (TypeError, ValueError, OverflowError):
@@ -207,6 +205,9 @@ def _scheduling(original: Callable[..., Any], run_callback: Callable[..., Any]) 
         # call_later with no delay comes here with the runner in place already.
         if callback is run_callback:
             return original(loop, callback, *args, context=context)
+        # As tasks schedule their steps. Without *args the interpreter need not make a tuple and a dict to pass on.
+        if not args:
+            return original(loop, run_callback, callback, context=context)
         return original(loop, run_callback, callback, *args, context=context)
 
     return schedule
@@ -214,7 +215,7 @@ def _scheduling(original: Callable[..., Any], run_callback: Callable[..., Any]) 
 
 def _registering(original: Callable[..., Any], run_callback: Callable[..., Any]) -> Callable[..., Any]:
     def register(loop: Any, when: Any, callback: Any, *args: Any, **kwargs: Any) -> Any:
-        # Not a callback: let uvloop say so about what the caller passed.
+        # Not a callback: let uvloop say so about what the caller passed (it does where a signal is handled).
         if not callable(callback) or asyncio.iscoroutinefunction(callback):
             return original(loop, when, callback, *args, **kwargs)
         return original(loop, when, run_callback, callback, *args, **kwargs)
