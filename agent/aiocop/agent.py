@@ -189,7 +189,14 @@ class Agent:
             control=self.remote_control,
             scrub=self._scrub,
         )
-        self._shipper.start()
+        try:
+            self._shipper.start()
+        except (OSError, RuntimeError) as error:  # no descriptor or no thread left, or none allowed
+            self._shipper = None
+            self._end_heartbeat(Heartbeat.close)
+            self._slices.shipping = False
+            self._slices.disclosure = None
+            _logger.warning("aiocop ships nothing, for it cannot have a thread or a descriptor: %s", error)
 
     def _wake_shipper(self) -> None:
         shipper = self._shipper

@@ -11,6 +11,7 @@ A native call that holds the GIL keeps this thread from running; the stack it se
 culprit's.
 """
 
+import logging
 import threading
 from typing import Final
 
@@ -27,6 +28,7 @@ from aiocop.uvloop_turns import UvloopTurns
 from aiocop_wire.heartbeat import BEGUN, FINISHED, SEEN, SEEN_IN
 
 THREAD_NAME: Final = "aiocop-cpu-sampler"  # as published; programs look for it
+_logger: Final = logging.getLogger("aiocop")
 _SHORTEST_SLEEP_NS: Final = 1_000_000
 _SHORTEST_ARM_NS: Final = 1_000_000
 _STALLED_LOOK_NS: Final = REFRESH_NS // 2
@@ -63,13 +65,22 @@ class Watchdog:
         return self._thread is not None
 
     def start(self) -> None:
-        """Start the thread, unless it runs."""
+        """Start the thread, unless it runs.
+
+        Where there can be none (an isolated sub-interpreter, a limit of the process) calls that block are still seen.
+        """
         if self._thread is None:
             self._stopping = False
             self.parked = False
             self._starvation.parks()  # until its first look, slices look for themselves
-            self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
-            self._thread.start()
+            try:
+                thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
+                thread.start()
+            except RuntimeError as error:
+                self._starvation.begin_anew()  # nobody sleeps who could be late
+                _logger.warning("aiocop takes no CPU samples, for it cannot have a thread: %s", error)
+            else:
+                self._thread = thread
 
     def stop(self) -> None:
         """End the thread and wait for it."""
