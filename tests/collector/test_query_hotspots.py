@@ -3,7 +3,7 @@
 from itertools import cycle
 
 import pytest
-from tests.support.expected_hotspots import GROUP_KEYS, Asked, expected_rows
+from tests.support.expected_hotspots import GROUP_KEYS, Asked, assert_same, expected_rows
 from tests.support.known_activity import rfc3339
 
 SORTS = {
@@ -45,24 +45,6 @@ FILTERS = {
 
 def identity(row: dict) -> str:
     return row["id"] or row["key"]
-
-
-def assert_same(row: dict, expected: dict, question: str) -> None:
-    row = {name: value for name, value in row.items() if name != "key"}
-    exact = {name for name in expected if not name.endswith("_ms") and name not in ("share", "operations")}
-    assert {name: row[name] for name in exact} == {name: expected[name] for name in exact}, question
-    assert row.keys() == expected.keys(), question
-    for name in ("blocked_ms", "max_ms"):
-        assert row[name] == pytest.approx(expected[name], abs=0.000_6), question
-    assert row["share"] == pytest.approx(expected["share"], abs=0.000_051), question
-    for name in ("p50_ms", "p95_ms", "p99_ms"):
-        assert row[name] == pytest.approx(expected[name], rel=0.10, abs=0.1), question
-    assert [(one["name"], one["count"]) for one in row["operations"]] == [
-        (one["name"], one["count"]) for one in expected["operations"]
-    ], question
-    assert [one["blocked_ms"] for one in row["operations"]] == pytest.approx(
-        [one["blocked_ms"] for one in expected["operations"]], abs=0.000_6
-    ), question
 
 
 @pytest.mark.parametrize("group_by", GROUP_KEYS)

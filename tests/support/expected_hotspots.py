@@ -6,6 +6,7 @@ Nothing here uses the collector's code: percentiles come from every single durat
 from collections import defaultdict
 from dataclasses import dataclass
 
+import pytest
 from tests.support.known_activity import DAY_S, Calls, Fleet, hex_id, rfc3339
 
 
@@ -162,3 +163,22 @@ def _blocked_by(members: list[Calls], value) -> list[tuple]:
 
 def _costliest(members: list[Calls], value):
     return _blocked_by(members, value)[0][0]
+
+
+def assert_same(row: dict, expected: dict, question: str) -> None:
+    """That a row of an answer is the expected one; `question` is shown where it is not."""
+    row = {name: value for name, value in row.items() if name != "key"}
+    exact = {name for name in expected if not name.endswith("_ms") and name not in ("share", "operations")}
+    assert {name: row[name] for name in exact} == {name: expected[name] for name in exact}, question
+    assert row.keys() == expected.keys(), question
+    for name in ("blocked_ms", "max_ms"):
+        assert row[name] == pytest.approx(expected[name], abs=0.000_6), question
+    assert row["share"] == pytest.approx(expected["share"], abs=0.000_051), question
+    for name in ("p50_ms", "p95_ms", "p99_ms"):
+        assert row[name] == pytest.approx(expected[name], rel=0.10, abs=0.1), question
+    assert [(one["name"], one["count"]) for one in row["operations"]] == [
+        (one["name"], one["count"]) for one in expected["operations"]
+    ], question
+    assert [one["blocked_ms"] for one in row["operations"]] == pytest.approx(
+        [one["blocked_ms"] for one in expected["operations"]], abs=0.000_6
+    ), question
