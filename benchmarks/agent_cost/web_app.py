@@ -1,5 +1,6 @@
 """The FastAPI service that is put under load: `python web_app.py VARIANT LOOP FD`, FD being a listening socket."""
 
+import asyncio
 import os
 import socket
 import sys
@@ -12,7 +13,7 @@ from fastapi import FastAPI
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.agent_cost.variants import activate, set_up
+from benchmarks.agent_cost.variants import DEBUG, activate, set_up
 
 
 def create_app(variant: str) -> FastAPI:
@@ -22,6 +23,9 @@ def create_app(variant: str) -> FastAPI:
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         set_up(variant)
         activate(variant)
+        if variant == DEBUG:
+            # Not PYTHONASYNCIODEBUG: uvicorn sets its loop's mode itself.
+            asyncio.get_running_loop().set_debug(True)
         yield
 
     app = FastAPI(lifespan=lifespan)
@@ -40,8 +44,6 @@ def create_app(variant: str) -> FastAPI:
 def main() -> None:
     """Serve until SIGTERM."""
     variant, loop, descriptor = sys.argv[1:]
-    if variant == "debug":
-        os.environ["PYTHONASYNCIODEBUG"] = "1"
     config = uvicorn.Config(create_app(variant), loop=loop, log_level="warning", access_log=False)
     # Not `fd=`: uvicorn takes that for a Unix socket, on which asyncio sets no TCP_NODELAY, and answers take 40 ms.
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(descriptor))])
