@@ -95,7 +95,7 @@ class Blame(LoopThreads):
     def _give_to_holder(self, thread: LoopThread, since_ns: int, gil_ns: int) -> bool:
         """Give it time since then. False where nothing but waiting threads' own times speaks for a holder."""
         stack = self.starvation.holder(thread.ident, since_ns, gil_ns)
-        if not stack and not (self.starvation.held_ns(since_ns) and self.starvation.holder_is_gone(gil_ns)):
+        if not stack and not self.starvation.holder_is_gone(since_ns):
             return False
         thread.gil_ns += gil_ns
         site = self.traces.site(GIL, stack) if stack else self.traces.pseudo_site(GIL, UNKNOWN_HOLDER)

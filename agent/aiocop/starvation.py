@@ -42,6 +42,11 @@ class _Hold(NamedTuple):
     held_ns: int
     by: list[tuple[int, list[StackFrame]]]
     """Who may have held it, the likeliest first: a thread's ident, and where it was."""
+    gone: bool
+    """A thread that is no more may have held it."""
+
+
+_NO_HOLD: Final = _Hold(0, 0, [], gone=False)
 
 
 class _Stop(NamedTuple):
@@ -62,7 +67,7 @@ class Starvation:
         self._traces = traces
         self._asleep: tuple[int, Moment, ThreadClock] | None = None
         """When the watchdog wants to be woken, its times when it went to sleep, and its clock."""
-        self._hold = _Hold(0, 0, [])
+        self._hold = _NO_HOLD
         self._stops: deque[_Stop] = deque(maxlen=_MAX_STOPS)
         self._cpu_ns: dict[int, int] = {}
         """CPU time of the process's threads by native id, when it was noted last."""
@@ -74,7 +79,7 @@ class Starvation:
         """Forget everything: after stop(), and in a forked child, whose threads are others."""
         self.due_ns = NEVER
         self._asleep = None
-        self._hold = _Hold(0, 0, [])
+        self._hold = _NO_HOLD
         self._stops.clear()
         self._cpu_ns = {}
         self._noted_ns = 0
@@ -121,7 +126,7 @@ class Starvation:
             self._stops.append(_Stop(now_ns, stopped_ns, stopped_ns + max(0, wake_ns - before.at_ns)))
         if gil_ns < _LATE_NS:
             return 0
-        self._hold = _Hold(now_ns, gil_ns, self._workers(gil_ns // _HOLDER_WORKS))
+        self._hold = _Hold(now_ns, gil_ns, self._workers(gil_ns // _HOLDER_WORKS), self._somebody_is_gone(gil_ns))
         self.due_ns = 0  # each loop finds out at its next slice whether it wanted to run meanwhile
         return gil_ns
 
@@ -163,11 +168,20 @@ class Starvation:
                 return stack
         return []
 
-    def holder_is_gone(self, gil_ns: int) -> bool:
+    def holder_is_gone(self, since_ns: int) -> bool:
+        """Whether a thread that is no more may have held the GIL since then, when the watchdog was late."""
+        return self._hold.until_ns >= since_ns and self._hold.gone
+
+    def _somebody_is_gone(self, gil_ns: int) -> bool:
         """Whether a thread that is no more worked since the CPU times were noted, for as much as a holder must have."""
         noted = self._cpu_ns
+        frames = current_frames()  # a thread without one is about to end
         alive_ns = sum(
-            [cpu_ns(thread.native_id) - noted.get(thread.native_id, 0) for thread in _threads() if thread.native_id]
+            [
+                cpu_ns(thread.native_id) - noted.get(thread.native_id, 0)
+                for thread in _threads()
+                if thread.native_id and thread.ident in frames
+            ]
         )
         return process_time_ns() - self._process_cpu_ns - alive_ns >= gil_ns // _HOLDER_WORKS
 
