@@ -193,10 +193,12 @@ class Starvation:
             for thread in _threads()
             if thread.ident and thread.native_id and not thread.name.startswith(OWN_THREADS)
         ]
-        frames = current_frames()
         stack, depth = self._traces.stack, self._traces.looked_depth
         busiest = sorted([item for item in worked if item[0] >= at_least_ns], reverse=True)[:_MAX_WORKERS]
-        return [(ident, stack(frames.get(ident), depth)) for _, ident in busiest]
+        # All frames are asked for anew for each, because to keep them would be a cycle: this frame is among them. They,
+        # and whatever their functions hold, would then live until the garbage collection, which CPython 3.12 does not
+        # survive where that is a view of a BytesIO (multiprocessing's Connection.recv makes one).
+        return [(ident, stack(current_frames().get(ident), depth)) for _, ident in busiest]
 
 
 def switch_interval_ns() -> int:

@@ -1,17 +1,21 @@
 """Who kept a ready thread from running: told from threads' times, and by real threads that hold the GIL."""
 
 import asyncio
+import gc
 import re
 import threading
 import time
+import weakref
 
 import pytest
 from tests.support.detecting import LOOPS, detecting, line_of
 from tests.support.waiting import DEADLINE_S, wait_until
 
 from aiocop.attribution import Moment, gil_wait_ns, starved_ns
+from aiocop.frames import FrameNames
 from aiocop.starvation import NEVER, Starvation
 from aiocop.thread_clock import ThreadClock, ThreadTimes, cpu_ns
+from aiocop.traces import Traces
 
 MS = 1_000_000
 
@@ -105,3 +109,31 @@ def test_the_line_that_holds_the_gil_elsewhere_is_named(loop):
     line = line_of(holds, "pattern.search")
     assert f"test_starvation.py:{line}:" in event.call_site
     assert event.reason == "cpu_blocking"
+
+
+def test_looking_at_other_threads_leaves_nothing_of_theirs_to_the_garbage_collection():
+    """CPython 3.12 crashed in a service when it collected what multiprocessing's Connection.recv held."""
+
+    class Held:
+        pass
+
+    looked, entered, gone = threading.Event(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        held = Held()
+        weakref.finalize(held, gone.set)
+        entered.set()
+        looked.wait(60)
+
+    thread = threading.Thread(target=work, name="works")
+    thread.start()
+    assert entered.wait(60)
+    gc.disable()
+    try:
+        found = Starvation(Traces(FrameNames(runner_module="aiocop.loops")))._workers(-(1 << 62))
+        looked.set()
+        thread.join()
+        assert gone.is_set()
+    finally:
+        gc.enable()
+    assert any(frame.code.co_name == "work" for _, stack in found for frame in stack)
