@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.environments import OURS, PUBLISHED, environment, interpreter_of
 from tests.corpus.expectation import FALSE_ALARM, PINNED, SILENT, SKIPPED, Verdict
-from tests.corpus.running import ATTEMPTS, Subject, Verdicts, run_corpus
+from tests.corpus.running import ATTEMPTS, MORE_ATTEMPTS, Subject, Verdicts, run_corpus
 from tests.corpus.scenario import INNOCENT, Scenario
 from tests.corpus.worker import load_scenarios
 
@@ -56,10 +56,10 @@ names file, line and function of the culprit. For single short calls of the cata
 line. For what must not be reported: *silent* or *false alarm*. In brackets stands what is not quite right: a second
 event for one freeze, another cause than the true one, a duration more than 10 % away, or where the culprit stands
 instead (*in the trace*: further down in what was printed). The published event names no culprit, so every entry point
-it lists counts as named. Whatever is not right is tried {attempts} times, for all alike, and the best counts, because a
-busy host makes any detector look bad. blockbuster raises before the call and pyleak counts thresholds that passed, so
-neither has durations; asyncio's debug mode prints where a task stands after the freeze. None of these three claims to
-find most of what is listed here.
+it lists counts as named. Whatever is not right is tried {attempts} times, and {more} more where the host kept the
+scenario's threads from a CPU each time, for all alike, and the best counts, because a busy host makes any detector look
+bad. blockbuster raises before the call and pyleak counts thresholds that passed, so neither has durations; asyncio's
+debug mode prints where a task stands after the freeze. None of these three claims to find most of what is listed here.
 """
 
 
@@ -136,7 +136,11 @@ def main() -> None:
     if not options.only:
         version, _ = interpreter_of(options.python)
         head = INTRODUCTION.format(
-            date=time.strftime("%Y-%m-%d"), version=version, count=len(scenarios), attempts=ATTEMPTS
+            date=time.strftime("%Y-%m-%d"),
+            version=version,
+            count=len(scenarios),
+            attempts=ATTEMPTS,
+            more=MORE_ATTEMPTS,
         )
         PAGE.write_text("\n".join([head, "## Totals", "", *sums, "", "## Scenario by scenario", "", *rows, ""]))
 
