@@ -78,6 +78,7 @@ _events = st.builds(
     cpu_us=st.integers(-5, 5),
     gc_us=st.integers(-5, 5),
     capture=st.none(),
+    waiting=st.integers(-1, 2**31),
 )
 
 

@@ -61,7 +61,7 @@ def targets_of(pid: int) -> set[str]:
 
 def test_the_collector_says_that_it_takes_stalls(collector):
     with StreamPeer(collector.socket_path) as peer:
-        assert greet_with(peer, make_identity()).features == ("stalls",)
+        assert "stalls" in greet_with(peer, make_identity()).features
 
 
 def test_a_stall_that_is_told_grows_and_ends_and_adds_nothing_to_the_counts(collector):
