@@ -26,25 +26,17 @@ A key nobody knows is an error that says which one was probably meant.
 """
 
 import os
-import sys
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, ValidationError, model_validator
 
 from aiocop_collector.errors import SettingsError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from aiocop_collector.toml_file import explain, read_toml
 
 Event = Literal["new_hotspot", "regressed", "stall_in_progress", "budget_exceeded"]
 Format = Literal["json", "slack", "discord"]
-
-_MAX_BYTES: Final = 1 << 20
 
 
 def _no_trailing_slash(text: str) -> str:
@@ -131,39 +123,14 @@ def read_config(path: Path | None, settings_names: Iterable[str] = ()) -> tuple[
     """What the file says, and those of its values that have flags. Raises SettingsError."""
     if path is None:
         return ConfigFile(), {}
-    try:
-        with path.open("rb") as file:
-            content = tomllib.loads(file.read(_MAX_BYTES).decode())
-    except OSError as error:
-        raise SettingsError(f"the configuration {path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"the configuration {path} is not TOML: {error}") from error
+    content = read_toml(path, "the configuration")
     names = set(settings_names)
     settings = {name: value for name, value in content.items() if name in names}
     rest = {name: value for name, value in content.items() if name not in names}
     try:
         return ConfigFile.model_validate(rest), settings
     except ValidationError as error:
-        raise SettingsError(f"the configuration {path}: {_explain(error, names)}") from error
-
-
-def _explain(error: ValidationError, names: Iterable[str]) -> str:
-    first = error.errors()[0]
-    where, *inside = first["loc"] or ("",)
-    place = str(where) + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in inside)
-    if first["type"] == "extra_forbidden":
-        return f"{place} is not a known key" + _suggestion(str(first["loc"][-1]), _known(first["loc"], names))
-    message = str(first["msg"]).removeprefix("Value error, ")
-    return f"{place}: {message[:1].lower()}{message[1:]}" if place else message
-
-
-def _known(location: tuple[int | str, ...], names: Iterable[str]) -> list[str]:
-    """The keys that could have been meant there."""
-    tables: dict[str, type[BaseModel]] = {"webhooks": Webhook, "budgets": Budget, "metrics": MetricsTable}
-    table = tables.get(str(location[0])) if len(location) > 1 else None
-    return [*table.model_fields] if table is not None else [*ConfigFile.model_fields, *names]
-
-
-def _suggestion(given: str, known: Iterable[str]) -> str:
-    close = get_close_matches(given.lower(), list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+        tables: dict[str, type[BaseModel]] = {"webhooks": Webhook, "budgets": Budget, "metrics": MetricsTable}
+        keys = {name: tuple(table.model_fields) for name, table in tables.items()}
+        why = explain(error, [*ConfigFile.model_fields, *names], keys)
+        raise SettingsError(f"the configuration {path}: {why}") from error

@@ -20,8 +20,7 @@ decides it, as in a CODEOWNERS file. What a person decides with `PATCH /hotspots
 
 import asyncio
 import re
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import translate
 from functools import cached_property
@@ -32,17 +31,12 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from aiocop_collector.errors import SettingsError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from aiocop_collector.toml_file import explain, read_toml
 
 FOLLOW_INTERVAL_S: Final = 5.0
 """How often a changed file is looked for."""
 
-_MAX_BYTES: Final = 1 << 20
-_MAX_RULES: Final = 10_000
+_MAX_RULES: Final = 1_000
 _SCORES: Final = {"low": 1, "medium": 10, "high": 50}
 
 Glob = Annotated[str, Field(min_length=1, max_length=1000)]
@@ -75,13 +69,14 @@ class Rule(BaseModel):
         return _SCORES[self.severity] if isinstance(self.severity, str) else self.severity
 
     @cached_property
-    def _patterns(self) -> tuple[re.Pattern[str], ...]:
+    def _patterns(self) -> tuple[tuple[int, re.Pattern[str]], ...]:
+        """Those that do not match everything, each with the position of its text."""
         globs = (self.path, self.function, self.service, self.environment, self.operation)
-        return tuple(re.compile(translate(glob)) for glob in globs)
+        return tuple((position, re.compile(translate(glob))) for position, glob in enumerate(globs) if glob != "*")
 
-    def matches(self, *texts: str) -> bool:
-        """`texts` in the order of the patterns; without an operation, whatever it is."""
-        return all(pattern.match(text) is not None for pattern, text in zip(self._patterns, texts, strict=False))
+    def matches(self, texts: tuple[str, ...]) -> bool:
+        """`texts` in the order of the patterns; the operation may be left out, whatever it is then matches."""
+        return all(position >= len(texts) or pattern.match(texts[position]) for position, pattern in self._patterns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,30 +108,19 @@ class Rules(BaseModel):
         """The score, or None where the catalogue's own stands."""
         return next((rule.score for rule in self._about(site, operation) if rule.score is not None), None)
 
-    def _about(self, site: CallSite, *operation: str) -> list[Rule]:
-        """Those that match, the last one of the file first."""
+    def _about(self, site: CallSite, *operation: str) -> Iterator[Rule]:
+        """Those that match, the last one of the file first. One at a time: whoever asks needs the first that speaks."""
         texts = (site.path, site.function, site.service, site.environment, *operation)
-        return [rule for rule in reversed(self.rules) if rule.matches(*texts)]
+        return (rule for rule in reversed(self.rules) if rule.matches(texts))
 
 
 def read_rules(path: Path) -> Rules:
-    """Raises SettingsError, which says what is wrong and in which rule."""
+    """Raises SettingsError, which says what is wrong and in which rule, counted from 0."""
     try:
-        with path.open("rb") as file:
-            content = tomllib.loads(file.read(_MAX_BYTES).decode())
-    except OSError as error:
-        raise SettingsError(f"the rules {path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"the rules {path} are not TOML: {error}") from error
-    try:
-        return Rules.model_validate(content)
+        return Rules.model_validate(read_toml(path, "the rules file"))
     except ValidationError as error:
-        first = error.errors()[0]
-        where, *inside = first["loc"]
-        place = ".".join(str(part) for part in inside[1:] if part != "constrained-int")
-        number = f"rule {int(inside[0]) + 1}: " if inside else f"{where}: "
-        message = first["msg"].removeprefix("Value error, ")
-        raise SettingsError(f"the rules {path}: {number}{place + ': ' if place else ''}{message}") from error
+        why = explain(error, Rules.model_fields, {"rules": Rule.model_fields})
+        raise SettingsError(f"the rules file {path}: {why}") from error
 
 
 class RulesFile:

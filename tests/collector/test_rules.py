@@ -75,13 +75,16 @@ def test_the_last_rule_that_speaks_of_a_matter_decides_it(tmp_path):
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("[[rules]\n", "are not TOML"),
-        ('[[rules]]\npath = "a"\n', "rule 1: a rule says who"),
-        ('[[rules]]\nowner = "a"\n[[rules]]\nownr = "b"\n', r"rule 2: ownr: Extra inputs are not permitted"),
-        ('[[rules]]\noperation = "open"\nignore = true\n', "rule 1: an operation goes with a severity only"),
-        ('[[rules]]\nseverity = "grave"\n', "rule 1: severity"),
-        ("[[rules]]\nseverity = 101\n", "rule 1: severity"),
-        ('[[rule]]\nowner = "a"\n', "rule: Extra inputs"),
+        ("[[rules]\n", "is not TOML"),
+        ('[[rules]]\npath = "a"\n', r"rules\[0\]: a rule says who"),
+        (
+            '[[rules]]\nowner = "a"\n[[rules]]\nownr = "b"\n',
+            r"rules\[1\]\.ownr is not a known key; did you mean owner\?",
+        ),
+        ('[[rules]]\noperation = "open"\nignore = true\n', r"rules\[0\]: an operation goes with a severity only"),
+        ('[[rules]]\nseverity = "grave"\n', r"rules\[0\]\.severity: "),
+        ("[[rules]]\nseverity = 101\n", r"rules\[0\]\.severity: "),
+        ('[[rule]]\nowner = "a"\n', r"rule\[0\] is not a known key|rule is not a known key; did you mean rules\?"),
     ],
 )
 def test_what_is_wrong_is_said_with_the_number_of_the_rule(tmp_path, text, error):
@@ -90,7 +93,7 @@ def test_what_is_wrong_is_said_with_the_number_of_the_rule(tmp_path, text, error
 
 
 def test_a_file_that_is_not_there_keeps_the_collector_from_starting(tmp_path):
-    wrong = pytest.raises(AssertionError, match=r"the rules /nowhere/rules\.toml cannot be read: No such file")
+    wrong = pytest.raises(AssertionError, match=r"the rules file /nowhere/rules\.toml cannot be read: No such file")
     with wrong, run_collector(tmp_path, "--rules", "/nowhere/rules.toml"):
         pass
 
@@ -116,7 +119,7 @@ def test_rules_reach_what_is_new_and_what_is_stored_and_are_taken_back(tmp_path,
         assert [hotspot(collector, number)["status"] for number in (1, 2, 3)] == ["open", "ignored", "ignored"]
         assert hotspot(collector, 3)["severity_score"] == 99
         write(tmp_path, "[[rules]\nbroken")
-        wait_until(lambda: "are not TOML" in collector.log.read_text(), "the complaint")
+        wait_until(lambda: "is not TOML" in collector.log.read_text(), "the complaint")
         assert hotspot(collector, 2)["status"] == "ignored"
         write(tmp_path, "")
         wait_until(lambda: hotspot(collector, 3)["status"] == "open", "the end of the rules")

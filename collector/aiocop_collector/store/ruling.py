@@ -70,10 +70,13 @@ async def next_hotspots(connection: AsyncConnection, after: int | None) -> list[
 
 async def owner_by_rule(connection: AsyncConnection, hotspot_ids: Collection[int]) -> dict[int, str]:
     """Those of the hotspots whose owner a rule names."""
-    query = select(rulings.c.hotspot_id, rulings.c.owner).where(
-        rulings.c.hotspot_id.in_(sorted(hotspot_ids)), rulings.c.owner != ""
-    )
-    return {row.hotspot_id: row.owner for row in await connection.execute(query)}
+    found: dict[int, str] = {}
+    for part in chunks(sorted(hotspot_ids)):
+        query = select(rulings.c.hotspot_id, rulings.c.owner).where(
+            rulings.c.hotspot_id.in_(part), rulings.c.owner != ""
+        )
+        found.update({row.hotspot_id: row.owner for row in await connection.execute(query)})
+    return found
 
 
 async def _apply_to_hotspots(connection: AsyncConnection, rules: Rules, rows: Sequence[Row[Any]], now_ms: int) -> None:
