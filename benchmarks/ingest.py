@@ -16,6 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks.processes import cpu_seconds, peak_mib
 from tests.support.collector import (
     CollectorProcess,
     DatagramPeer,
@@ -35,16 +36,6 @@ CALLS_PER_DELTA = 20
 def make_reports(count: int, sites: int) -> list[Report]:
     deltas = [SiteDelta(n, CALLS_PER_DELTA, 1, 90_000, 40_000, (3, 15, 12, 4, 26, 1)) for n in range(1, sites + 1)]
     return [make_report(sequence, *deltas) for sequence in range(1, count + 1)]
-
-
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100
-
-
-def peak_mib(pid: int) -> float:
-    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) / 1024
 
 
 def feed_stream(collectors: list[CollectorProcess], agents: int, reports: list[Report], sites: int) -> int:

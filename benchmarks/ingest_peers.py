@@ -36,6 +36,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.processes import cpu_seconds
 from benchmarks.recording import measure_recording, measure_shipper
 from tests.support.collector import (
     CollectorProcess,
@@ -56,11 +57,6 @@ SITES = 500
 CALLS_PER_DELTA = (1, 20, 100)
 QUEUE_BYTES = 256 << 10
 DEADLINE_S = 120.0
-
-
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def socket_state(port: int) -> tuple[int, int]:

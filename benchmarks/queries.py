@@ -25,6 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.fleet_store import fill_fleet
+from benchmarks.processes import cpu_seconds
 from sqlalchemy import text
 from tests.support.collector import CollectorProcess, StreamPeer, make_identity, make_report, make_site, run_collector
 from tests.support.postgres_server import find_binaries, run_postgres
@@ -55,11 +56,6 @@ def questions(*, few: bool) -> Iterator[Asked]:
             path = f"/hotspots?since={window}&group_by={grouping}&sort={sort}"
             yield Asked(f"{window:>3} by {grouping}, {sort}", path, 1000 if sort == "p99" else 100)
         yield Asked(f"{window:>3} of one service", f"/hotspots?since={window}&service=service-007", 20)
-
-
-def cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def build(url: str, options: argparse.Namespace) -> None:
@@ -135,13 +131,13 @@ def ingest(collector: CollectorProcess, agents: int) -> Iterator[None]:
 
 
 def ask(collector: CollectorProcess, asked: Asked, rounds: int) -> bool:
-    times_ms, cpu_before_s = [], cpu_s(collector.pid)
+    times_ms, cpu_before_s = [], cpu_seconds(collector.pid)
     for _ in range(rounds + 1):
         started_s = time.perf_counter()
         with urllib.request.urlopen(collector.url + asked.path, timeout=120) as answer:
             answer.read()
         times_ms.append((time.perf_counter() - started_s) * 1000)
-    cpu_ms = (cpu_s(collector.pid) - cpu_before_s) * 1000 / (rounds + 1)
+    cpu_ms = (cpu_seconds(collector.pid) - cpu_before_s) * 1000 / (rounds + 1)
     first_ms, warm_ms = times_ms[0], sorted(times_ms[1:])
     p95_ms = warm_ms[max(0, -(-len(warm_ms) * 95 // 100) - 1)]
     met = p95_ms < asked.aim_ms

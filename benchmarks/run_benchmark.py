@@ -38,6 +38,7 @@ from benchmarks.agent_cost.variants import (
 )
 from benchmarks.environments import OURS, environment, interpreter_of
 from benchmarks.environments import PUBLISHED as PUBLISHED_RELEASE
+from benchmarks.processes import cpu_seconds
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -107,12 +108,6 @@ class Bench:
             finally:
                 server.send_signal(signal.SIGTERM)
                 server.wait(timeout=30)
-
-
-def cpu_seconds(pid: int) -> float:
-    """CPU time that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def pinned_apart() -> tuple[str, str]:

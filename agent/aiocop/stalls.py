@@ -19,7 +19,6 @@ from aiocop.traces import MAX_SITE_FRAMES, Site, Traces
 from aiocop_wire import ENDED, Stall
 from aiocop_wire.limits import MAX_NAME
 
-DEFAULT_STALL_AFTER_MS: Final = 1000.0
 _WRAPPERS: Final = "aiocop.calls"
 """The module in whose frames a wrapped call runs."""
 REFRESH_NS: Final = 1_000_000_000

@@ -1,10 +1,10 @@
 """What one row of `GET /hotspots` stands for: the columns whose values it shares, and the order rows come in."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from sqlalchemy import ColumnElement, tuple_
+from sqlalchemy import ColumnElement
 
 from aiocop_collector.answers.models import GroupBy
 from aiocop_collector.notation import place
@@ -37,15 +37,6 @@ class Grouping:
     @property
     def by_service(self) -> bool:
         return self.name == "service"
-
-    def labelled(self) -> list[ColumnElement[Any]]:
-        return [column.label(f"key_{index}") for index, column in enumerate(self.columns)]
-
-    def has_key(self, keys: Sequence[Key]) -> ColumnElement[bool]:
-        """That a row belongs to one of these groups."""
-        if len(self.columns) == 1:
-            return self.columns[0].in_([key[0] for key in keys])
-        return tuple_(*self.columns).in_(keys)
 
     def text(self, key: Key) -> str:
         """The key as the API shows it."""
