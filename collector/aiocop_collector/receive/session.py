@@ -127,14 +127,15 @@ class Session:
             self._refuse("unexpected", "a stream starts with hello")
             return None
         self._acknowledged = await self._store.committed_sequence(hello.identity.instance)
-        self._write(Welcome(self._acknowledged, __version__, features=(FEATURE_STALLS, FEATURE_CONTROL)))
         # Before its first report already, so that /agents shows a service in which nothing has frozen yet.
         allows_control = FEATURE_CONTROL in hello.features
         self._store.offer(Arrival(hello.identity, "unix", size_bytes, allows_control=allows_control))
+        if self._lifeline is not None:
+            # Before the welcome: who has been welcomed and dies at once must have been seen alive.
+            self._lifeline.hello(hello.identity)
+        self._write(Welcome(self._acknowledged, __version__, features=(FEATURE_STALLS, FEATURE_CONTROL)))
         if allows_control and self._controls is not None:
             self._listener = self._controls.join(hello.identity, self._write)
-        if self._lifeline is not None:
-            self._lifeline.hello(hello.identity)
         return hello.identity
 
     async def _messages(self) -> AsyncGenerator[tuple[Message, int], None]:
