@@ -28,8 +28,9 @@ from aiocop_wire import Address, UnixAddress
 STOP_TIMEOUT_S: Final = 8.0
 """How long a last commit may take: container engines send SIGKILL ten seconds after SIGTERM."""
 
-SETTLE_TIMEOUT_S: Final = 1.0
-"""How long an answer may wait for what has been received to be stored."""
+SETTLE_TIMEOUT_S: Final = 5.0
+"""How long an answer may wait for what has been received to be stored: a commit to a busy disk takes a second and
+more, and nothing in an answer shows that it lacks what was flushed before."""
 
 
 class Collector:

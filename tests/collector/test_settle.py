@@ -1,7 +1,7 @@
 """Who reads the store sees everything the collector had received by then: no waiting for the next commit."""
 
 import sqlite3
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 
 import pytest
@@ -45,6 +45,21 @@ def test_many_questions_share_a_commit_and_idle_ones_cause_none(collector):
         assert collector.counters()["commits"] == before + 1
         assert count_of(collector) == 2
         assert collector.counters()["commits"] == before + 1
+
+
+def test_an_answer_waits_for_a_slow_commit(collector):
+    identity, site = make_identity(), make_site(1)
+    with DatagramPeer(collector.udp) as peer, ThreadPoolExecutor(1) as pool:
+        peer.send(identity, make_report(1, SiteDelta(1, 1, 0, 10, 5)), site)
+        assert count_of(collector) == 1
+        with closing(sqlite3.connect(collector.database, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            peer.send(identity, make_report(2, SiteDelta(1, 1, 0, 10, 5)), site)
+            answer = pool.submit(count_of, collector)
+            done, _ = wait([answer], timeout=2.0)  # longer than a commit takes on a busy disk
+            assert not done
+            other.execute("ROLLBACK")
+        assert answer.result() == 2
 
 
 def test_a_database_that_cannot_commit_does_not_hold_answers_up(collector):
