@@ -5,9 +5,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.shared.golden_messages import GOLDEN
-from tests.support.wire_strategies import messages
+from tests.support.wire_strategies import deltas, messages
 
 from aiocop_wire import (
+    BIN_COUNT,
     Ack,
     Control,
     Frame,
@@ -18,6 +19,7 @@ from aiocop_wire import (
     Message,
     OversizedMessageError,
     Refused,
+    SiteDelta,
     UnknownVersionError,
     WireError,
     decode,
@@ -248,6 +250,80 @@ def test_an_older_peer_may_say_less():
     assert decode(msgpack.packb(["report", body])).loops == (LoopDelta(1, "MainThread", "asyncio", 4, 5),)
     define = decode(msgpack.packb(["define", {"sites": [[1, "open", 2, "io", "io_blocking", 10, [["a.py", 1, "f"]]]]}]))
     assert (define.sites[0].call_site, define.sites[0].advice, define.sites[0].frames[0].kind) == (0, "", 0)
+
+
+_U32, _U64, _MICROSECONDS = 2**32 - 1, 2**64 - 1, 2**53 - 1
+_LEAST = [0, 0, 0, 0, 0, []]
+_MOST = [_U64, _U32, _U32, _MICROSECONDS, _MICROSECONDS, [part for index in range(BIN_COUNT) for part in (index, _U32)]]
+_USUAL = [7, 20, 1, 90_000, 40_000, [3, 15, 12, 4, 85, 1]]
+
+
+def _decode_deltas(*deltas: object) -> tuple:
+    body = {"sequence": 1, "started_at_ms": 2, "span_ms": 3, "deltas": deltas}
+    return decode(msgpack.packb(["report", body])).deltas
+
+
+@pytest.mark.parametrize("extra", [[], [[1, 2, 3, 4, 5]], [[*_USUAL, "from the future"]]])
+def test_the_least_and_the_most_that_a_delta_can_say_are_taken(extra):
+    """`extra` are deltas of other peers: with one of them in a report, all are checked in another way."""
+    decoded = _decode_deltas(_LEAST, _MOST, _USUAL, *extra)
+    assert all(type(delta) is SiteDelta for delta in decoded)
+    expected = [(*delta[:5], tuple(delta[5])) for delta in (_LEAST, _MOST, _USUAL)]
+    assert [tuple(delta) for delta in decoded[:3]] == expected
+
+
+def _with(at: int, value: object) -> list:
+    return [*_USUAL[:at], value, *_USUAL[at + 1 :]]
+
+
+_NO_INTEGERS = [True, False, None, 1.0, "1", b"1", [], {}]
+_WRONG_DELTAS = [
+    *[_with(at, value) for at in range(5) for value in [-1, *_NO_INTEGERS]],
+    *[_with(at, most + 1) for at, most in ((1, _U32), (2, _U32), (3, _MICROSECONDS), (4, _MICROSECONDS))],
+    *[_with(5, bins) for bins in (None, True, 0, 1.0, "", "ab", b"ab", {}, {"a": 2})],
+    *[_with(5, bins) for bins in ([1], [1, 2, 3], [BIN_COUNT, 1], [-1, 1], [1, 0], [1, -1], [1, _U32 + 1])],
+    _with(5, [part for index in range(BIN_COUNT) for part in (index, 1)] + [0, 1]),
+    *[_with(5, [3, 1, value, 1]) for value in _NO_INTEGERS],
+    *[_with(5, [3, 1, 4, value]) for value in _NO_INTEGERS],
+    *[_USUAL[:length] for length in range(5)],
+    *[None, 1, "delta", b"delta!", {"site_id": 1}],
+]
+
+
+@pytest.mark.parametrize("others", [[], [_LEAST, _MOST], [[1, 2, 3, 4, 5]]])
+@pytest.mark.parametrize("wrong", _WRONG_DELTAS, ids=repr)
+def test_a_delta_out_of_bounds_is_refused_wherever_it_is(wrong, others):
+    for sent in ([wrong, *others], [*others, wrong]):
+        with pytest.raises(MalformedMessageError, match=r"delta|bins"):
+            _decode_deltas(*sent)
+
+
+def test_bins_of_odd_lengths_do_not_make_up_for_each_other():
+    with pytest.raises(MalformedMessageError):
+        _decode_deltas(_with(5, [1]), _with(5, [2, 3, 4]))
+
+
+_numbers = st.integers(-2, 3) | st.integers(0, _U64) | st.booleans() | st.none() | st.floats()
+_any_deltas = st.lists(
+    st.tuples(*[_numbers] * 5, st.lists(_numbers, max_size=4) | _numbers) | st.lists(_numbers, max_size=8), max_size=3
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(_any_deltas, st.lists(deltas, max_size=3))
+def test_deltas_are_taken_together_as_they_are_taken_alone(some, good):
+    def verdict(*deltas: object) -> list | None:
+        try:
+            return [decoded for delta in deltas for decoded in _decode_deltas(delta)]
+        except MalformedMessageError:
+            return None
+
+    alone = verdict(*good, *some)
+    if alone is None:
+        with pytest.raises(MalformedMessageError):
+            _decode_deltas(*good, *some)
+    else:
+        assert list(_decode_deltas(*good, *some)) == alone
 
 
 @pytest.mark.parametrize("missing", ["sequence", "started_at_ms", "span_ms"])
