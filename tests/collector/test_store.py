@@ -237,7 +237,7 @@ async def test_hostile_totals_neither_overflow_nor_stop_the_writer(engine):
 
 
 async def test_values_the_database_refuses_are_refused_and_the_rest_goes_on(engine, monkeypatch):
-    monkeypatch.setattr("aiocop_collector.store.fold.MAX_TOTAL", 1 << 70)  # as if the bound were missing
+    monkeypatch.setattr("aiocop_collector.store.counts.MAX_TOTAL", 1 << 70)  # as if the bound were missing
     hostile, good = Agent(), Agent()
     largest = SiteDelta(1, 1, 1, (1 << 53) - 1, 1)
     store = await commit(

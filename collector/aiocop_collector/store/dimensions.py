@@ -1,7 +1,7 @@
 """Writing sites and hotspots: new definitions, placeholders for what was counted undefined, and when all were seen."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sqlalchemy import Table
@@ -42,7 +42,7 @@ class _Plan:
     def see_hotspot(self, hotspot_id: int, sighting: Sighting) -> None:
         known = self.hotspot_sightings.get(hotspot_id)
         if known is None:
-            self.hotspot_sightings[hotspot_id] = replace(sighting)
+            self.hotspot_sightings[hotspot_id] = sighting.copy()
         else:
             known.widen(sighting)
 

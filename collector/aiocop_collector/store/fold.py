@@ -1,18 +1,21 @@
 """Adding reports up: many reports of many agents become one row per (minute, site, release).
 
 Only reports that the transaction has found to be new are folded (see transaction.py), so nothing here decides what
-counts. No clock, no database, no I/O. Cost: about 1 µs per delta that hits a row already there.
+counts. No clock, no database, no I/O. First all reports are added, which only sorts them by site; then it is read.
 """
 
 import json
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from operator import itemgetter
 from typing import Any, Final
 
 from aiocop_collector.store import ids
+from aiocop_collector.store.counts import Key, Rows, add_up, rows_of
 from aiocop_collector.store.schema import Resolution
-from aiocop_wire import BIN_COUNT, Report, SlowEvent
+from aiocop_wire import Report, SiteDelta, SlowEvent
 
 MAX_EVENTS_PER_HOTSPOT: Final = 50
 """The most recent slow events kept whole."""
@@ -21,19 +24,8 @@ MAX_CLOCK_AHEAD_MS: Final = 86_400_000
 """A report from further in the future than this has a wrong clock: it counts as of now."""
 
 _MAX_SPAN_MS: Final = 60_000
-MAX_TOTAL: Final = 1 << 42
-"""Most that one commit adds to one number (50 days, in microseconds): a hostile agent cannot make a day's column
-overflow, which would make the database refuse everybody else's reports for it."""
-_SPAN_STEP: Final = 8  # spans start and end at multiples of it, so that there are at most 66 statements
 _MINUTE_S: Final = 60
 _DAY_S: Final = 86_400
-
-Key = tuple[int, int, int]
-"""(bucket_s, site_id, release_id): the primary key of roll-ups and histograms."""
-
-
-Span = tuple[int, int]
-"""First bin, and the one after the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +45,9 @@ class Sighting:
     last_seen_ms: int
     first_release_id: int
     last_release_id: int
+
+    def copy(self) -> "Sighting":
+        return Sighting(self.first_seen_ms, self.last_seen_ms, self.first_release_id, self.last_release_id)
 
     def widen(self, other: "Sighting") -> None:
         """Take in another sighting of the same thing."""
@@ -113,19 +108,23 @@ class SiteIds:
         """`of(service_id, wire_site)`"""
 
 
+SeenOn = tuple[int, str]
+"""(day_s, agent_id)"""
+
+_site_of: Final = itemgetter(0)  # of a delta: itself no function of Python's, so that map() stays in C
+
+
 class Fold:
-    """One transaction's worth of rows. Filled by `add`, then read."""
+    """One transaction's worth of rows. Filled by `add`, then read; nothing is added after the first reading."""
 
     def __init__(self, site_ids: SiteIds, *, now_ms: int) -> None:
         self._site_ids = site_ids
         self._now_ms = now_ms
-        self._counters: dict[Key, list[int]] = {}
-        self._bins: dict[Key, dict[int, int]] = {}
-        self.sightings: dict[int, Sighting] = {}
-        """By site, of what was counted."""
-        self.service_of: dict[int, int] = {}
-        """By site, of what was counted."""
-        self._seen_on: dict[tuple[int, str], set[int]] = {}
+        # Sites are told apart by the agents' own numbers up to the reading: there are many deltas of one site.
+        self._deltas: dict[tuple[int, int, int], defaultdict[int, list[SiteDelta]]] = {}  # by minute, service, release
+        self._sighted: dict[int, list[tuple[Collection[int], Sighting]]] = {}  # by service_id
+        self._seen_on: dict[SeenOn, set[int]] = {}
+        self._service_of_agent: dict[str, int] = {}
         self.events: list[SampledEvent] = []
         self.clocks_clamped = 0
 
@@ -139,7 +138,8 @@ class Fold:
 
     def add(self, reporter: Reporter, report: Report, sighting: Sighting) -> None:
         """Fold one new report, dated by `sighting`."""
-        self._add_deltas(reporter, report, sighting)
+        if report.deltas:
+            self._add_deltas(reporter, report.deltas, sighting)
         for position, event in enumerate(report.slow_events):
             self._add_event(reporter, report.sequence, position, event, sighting)
 
@@ -149,107 +149,107 @@ class Fold:
         self.clocks_clamped += 1
         return self._now_ms
 
-    def _add_deltas(self, reporter: Reporter, report: Report, sighting: Sighting) -> None:
-        site_id_of, service_id, release_id = self._site_ids.of, reporter.service_id, reporter.release_id
+    def _add_deltas(self, reporter: Reporter, deltas: tuple[SiteDelta, ...], sighting: Sighting) -> None:
         second = sighting.first_seen_ms // 1000
-        minute_s = second - second % _MINUTE_S
-        day_s = second - second % _DAY_S
-        counters, all_bins = self._counters, self._bins
-        site_ids = [site_id_of(service_id, delta.site_id) for delta in report.deltas]
-        for site_id, delta in zip(site_ids, report.deltas, strict=True):
-            key = (minute_s, site_id, release_id)
-            row = counters.get(key)
-            if row is None:
-                counters[key] = [delta.count, delta.slow_count, delta.blocked_us, delta.max_us]
-                bins = all_bins[key] = {}
-            else:
-                row[0] += delta.count
-                row[1] += delta.slow_count
-                row[2] += delta.blocked_us
-                if delta.max_us > row[3]:
-                    row[3] = delta.max_us
-                bins = all_bins[key]
-            sparse = delta.bins
-            for position in range(0, len(sparse), 2):
-                index = sparse[position]
-                bins[index] = bins.get(index, 0) + sparse[position + 1]
-        self._seen_on.setdefault((day_s, reporter.agent_id), set()).update(site_ids)
-        for site_id in site_ids:
-            self._sight(reporter, site_id, sighting)
+        group = (second - second % _MINUTE_S, reporter.service_id, reporter.release_id)
+        by_site = self._deltas.get(group)
+        if by_site is None:
+            by_site = self._deltas[group] = defaultdict(list)
+        sites = tuple(map(_site_of, deltas))
+        for site, delta in zip(sites, deltas, strict=True):
+            by_site[site].append(delta)
+        self._seen_on.setdefault((second - second % _DAY_S, reporter.agent_id), set()).update(sites)
+        self._service_of_agent[reporter.agent_id] = reporter.service_id
+        self._sight(reporter, sites, sighting)
 
     def _add_event(
         self, reporter: Reporter, sequence: int, position: int, event: SlowEvent, sighting: Sighting
     ) -> None:
-        site_ids = tuple([self._site_ids.of(reporter.service_id, site.site_id) for site in event.sites])
-        for site_id in site_ids:
-            self._sight(reporter, site_id, sighting)
+        sites = tuple([site.site_id for site in event.sites])
+        self._sight(reporter, sites, sighting)
         event_id = ids.slow_event_id(bytes.fromhex(reporter.agent_id), sequence, position)
+        site_ids = tuple([self._site_ids.of(reporter.service_id, site) for site in sites])
         self.events.append(SampledEvent(event_id, reporter, self._clamp(event.started_at_ms), event, site_ids))
 
-    def _sight(self, reporter: Reporter, site_id: int, sighting: Sighting) -> None:
-        known = self.sightings.get(site_id)
-        if known is None:
-            self.sightings[site_id] = replace(sighting)
-            self.service_of[site_id] = reporter.service_id
-        else:
-            known.widen(sighting)
+    def _sight(self, reporter: Reporter, sites: Collection[int], sighting: Sighting) -> None:
+        self._sighted.setdefault(reporter.service_id, []).append((sites, sighting))
 
-    def presence(self) -> set[tuple[int, int, str]]:
-        """Rows of presence: (day_s, site_id, agent_id)."""
-        return {(day_s, site_id, agent_id) for (day_s, agent_id), sites in self._seen_on.items() for site_id in sites}
+    @property
+    def sightings(self) -> Mapping[int, Sighting]:
+        """By site, of what was counted or was in a slow event."""
+        return self._sites[0]
+
+    @property
+    def service_of(self) -> Mapping[int, int]:
+        """By site, of the same."""
+        return self._sites[1]
+
+    @cached_property
+    def _sites(self) -> tuple[dict[int, Sighting], dict[int, int]]:
+        sightings: dict[int, Sighting] = {}
+        service_of: dict[int, int] = {}
+        for service_id, sighted in self._sighted.items():
+            # Of those that saw a site at the same moment, the first one added and the last one count.
+            backwards = sighted[::-1]  # sorted() keeps the order of what is equal, also with reverse=True
+            first = _last_put(sorted(backwards, key=_first_seen_ms, reverse=True))
+            last = _last_put(sorted(sighted, key=_last_seen_ms))
+            for site, begin in first.items():
+                site_id, end = self._site_ids.of(service_id, site), last[site]
+                service_of[site_id] = service_id
+                sightings[site_id] = Sighting(
+                    begin.first_seen_ms, end.last_seen_ms, begin.first_release_id, end.last_release_id
+                )
+        return sightings, service_of
+
+    def seen_by(self) -> Iterator[tuple[str, set[int]]]:
+        """Agents, and the sites that each has counted."""
+        for (_, agent_id), sites in self._seen_on.items():
+            of, service_id = self._site_ids.of, self._service_of_agent[agent_id]
+            yield agent_id, {of(service_id, site) for site in sites}
+
+    def presence(self, known: Mapping[SeenOn, set[int]]) -> dict[SeenOn, set[int]]:
+        """Who counted what on which day beyond what is known: sites by the agents' own numbers."""
+        new = {seen_on: sites - known.get(seen_on, set()) for seen_on, sites in self._seen_on.items()}
+        return {seen_on: sites for seen_on, sites in new.items() if sites}
+
+    def presence_rows(self, presence: Mapping[SeenOn, Iterable[int]]) -> list[tuple[int, int, str]]:
+        """Rows of presence: (day_s, site_id, agent_id), sorted."""
+        of = self._site_ids.of
+        return sorted(
+            (day_s, of(self._service_of_agent[agent_id], site), agent_id)
+            for (day_s, agent_id), sites in presence.items()
+            for site in sites
+        )
+
+    @cached_property
+    def _minutes(self) -> Mapping[Key, SiteDelta]:
+        """What each site counted in each minute, all its deltas added up."""
+        of = self._site_ids.of
+        return {
+            (minute_s, of(service_id, site), release_id): add_up(deltas)
+            for (minute_s, service_id, release_id), by_site in self._deltas.items()
+            for site, deltas in by_site.items()
+        }
 
     def costs(self) -> dict[int, tuple[int, int, int]]:
         """By site: count, slow_count, blocked_us."""
         costs: dict[int, tuple[int, int, int]] = {}
-        for (_, site_id, _), (count, slow_count, blocked_us, _) in self._counters.items():
+        for (_, site_id, _), (_, count, slow_count, blocked_us, _, _) in self._minutes.items():
             known = costs.get(site_id, (0, 0, 0))
             costs[site_id] = (known[0] + count, known[1] + slow_count, known[2] + blocked_us)
         return costs
 
     def minutes_of(self, site_ids: Collection[int]) -> set[int]:
         """The minutes, as Unix seconds of their start, in which any of the sites was counted."""
-        return {bucket_s for bucket_s, site_id, _ in self._counters if site_id in site_ids}
+        return {bucket_s for bucket_s, site_id, _ in self._minutes if site_id in site_ids}
 
     def minutes(self) -> set[int]:
         """The minutes, as Unix seconds of their start, in which anything was counted."""
-        return {bucket_s for bucket_s, _, _ in self._counters}
+        return {bucket_s for bucket_s, _, _ in self._deltas}
 
-    def rollups(self, resolution: Resolution) -> list[tuple[int, ...]]:
-        """Rows of a roll-up table, in the order of its columns, sorted by key."""
-        merged: dict[Key, list[int]] = {}
-        for (bucket_s, site_id, release_id), row in self._counters.items():
-            key = (bucket_s - bucket_s % resolution.seconds, site_id, release_id)
-            known = merged.get(key)
-            if known is None:
-                merged[key] = list(row)
-            else:
-                for index in range(3):
-                    known[index] += row[index]
-                known[3] = max(known[3], row[3])
-        return [(*key, *[min(value, MAX_TOTAL) for value in merged[key]]) for key in sorted(merged)]
-
-    def histograms(self, resolution: Resolution) -> dict[Span, list[tuple[int | None, ...]]]:
-        """Rows of a histogram table by the span of bins they fill: the key, then a value for each bin of the span.
-
-        A row fills few of the 86 columns, and binding and merging all of them measured five times slower. A site that
-        sent no bins has no row.
-        """
-        merged: dict[Key, dict[int, int]] = {}
-        for (bucket_s, site_id, release_id), bins in self._bins.items():
-            if not bins:
-                continue
-            known = merged.setdefault((bucket_s - bucket_s % resolution.seconds, site_id, release_id), {})
-            for index, count in bins.items():
-                known[index] = known.get(index, 0) + count
-        rows: dict[Span, list[tuple[int | None, ...]]] = {}
-        for key in sorted(merged):
-            bins = merged[key]
-            first, end = filled_span(bins)
-            values: list[int | None] = [None] * (end - first)
-            for index, count in bins.items():
-                values[index - first] = min(count, MAX_TOTAL)
-            rows.setdefault((first, end), []).append((*key, *values))
-        return rows
+    def rows(self, resolutions: Iterable[Resolution]) -> Iterator[tuple[Resolution, Rows]]:
+        """Rows of roll-ups and histograms for each resolution, finest first."""
+        return rows_of(self._minutes, resolutions)
 
     def event_rows(self, hotspot_of: Mapping[int, int]) -> list[tuple[Any, ...]]:
         """Rows of slow_events, the most recent ones of each hotspot, sorted by key."""
@@ -273,9 +273,20 @@ class Fold:
         return sorted(rows)
 
 
-def filled_span(bins: Collection[int]) -> Span:
-    """The span of columns that holds these bins."""
-    return min(bins) // _SPAN_STEP * _SPAN_STEP, min((max(bins) // _SPAN_STEP + 1) * _SPAN_STEP, BIN_COUNT)
+def _last_put(sighted: Iterable[tuple[Collection[int], Sighting]]) -> dict[int, Sighting]:
+    """By site, the last sighting that has it."""
+    found: dict[int, Sighting] = {}
+    for sites, sighting in sighted:
+        found.update(dict.fromkeys(sites, sighting))
+    return found
+
+
+def _first_seen_ms(sighted: tuple[Collection[int], Sighting]) -> int:
+    return sighted[1].first_seen_ms
+
+
+def _last_seen_ms(sighted: tuple[Collection[int], Sighting]) -> int:
+    return sighted[1].last_seen_ms
 
 
 def _by_time(event: SampledEvent) -> tuple[int, int]:

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from sqlalchemy import Table
 
-from aiocop_collector.store.fold import MAX_TOTAL, Span, filled_span
+from aiocop_collector.store.counts import MAX_TOTAL, Span, filled_span
 from aiocop_collector.store.schema import BIN_COLUMNS, LOOP_COUNTERS, LOOPS, Resolution
-from aiocop_collector.store.statements import ADD, ADD_BIN, LARGEST, Statements
+from aiocop_collector.store.statements import ADD, LARGEST, Statements
 from aiocop_wire import LoopDelta
 
 _LARGEST: Final = ("waiting_max", "lag_max_us")
@@ -70,29 +70,27 @@ class LoopFold:
             found.setdefault(service_id, LoopTotals()).merge(totals)
         return found
 
-    def statements(
-        self, statements: Statements, resolution: Resolution
-    ) -> Iterator[tuple[str, list[tuple[int | None, ...]]]]:
+    def statements(self, statements: Statements, resolution: Resolution) -> Iterator[tuple[str, list[tuple[int, ...]]]]:
         """What to execute for one resolution: statements and their rows, sorted by key."""
         table = LOOPS[resolution.name]
         merged: dict[tuple[int, int], LoopTotals] = {}
         for (minute_s, service_id), totals in self._minutes.items():
             key = (minute_s - minute_s % resolution.seconds, service_id)
             merged.setdefault(key, LoopTotals()).merge(totals)
-        by_span: dict[Span, list[tuple[int | None, ...]]] = {}
+        by_span: dict[Span, list[tuple[int, ...]]] = {}
         for key in sorted(merged):
             totals = merged[key]
             span = filled_span(totals.bins) if totals.bins else (0, 0)
-            row = (*key, *totals.counters, *[totals.bins.get(index) for index in range(*span)])
+            row = (*key, *totals.counters, *[totals.bins.get(index, 0) for index in range(*span)])
             by_span.setdefault(span, []).append(row)
         for span in sorted(by_span):
             yield _upsert(statements, table, span), by_span[span]
 
 
 def _upsert(statements: Statements, table: Table, span: Span) -> str:
+    merge = {name: LARGEST if name in _LARGEST else ADD for name in LOOP_COUNTERS}
     bins = BIN_COLUMNS[span[0] : span[1]]
-    merge = {name: LARGEST if name in _LARGEST else ADD for name in LOOP_COUNTERS} | dict.fromkeys(bins, ADD_BIN)
-    return statements.upsert(table, merge, columns=[*_KEY, *LOOP_COUNTERS, *bins])
+    return statements.upsert(table, merge, columns=(*_KEY, *LOOP_COUNTERS), bins=bins)
 
 
 # --- the last minute or two of one agent ------------------------------------------------------------------------------

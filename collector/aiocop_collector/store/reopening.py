@@ -61,14 +61,13 @@ async def reopen(
 
     `processes` by agent id, `hotspot_of` by site.
     """
-    presence = fold.presence()
-    decided = await load_decided(connection, {hotspot_of[site_id] for _, site_id, _ in presence})
+    decided = await load_decided(connection, {hotspot_of[site_id] for site_id in fold.sightings})
     if not decided:
         return []
     active: dict[int, set[Process]] = defaultdict(set)
-    for _, site_id, agent_id in presence:
-        if hotspot_of[site_id] in decided:
-            active[hotspot_of[site_id]].add(processes[agent_id])
+    for agent_id, site_ids in fold.seen_by():
+        for hotspot_id in {hotspot_of[site_id] for site_id in site_ids} & decided.keys():
+            active[hotspot_id].add(processes[agent_id])
     found = []
     for hotspot_id in sorted(active):
         decision = decided[hotspot_id]

