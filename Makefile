@@ -73,8 +73,8 @@ bench: $(STAMP) ## What the agent costs, beside nothing and the published aiocop
 	$(BIN)/python benchmarks/run_benchmark.py $(ARGS)
 
 .PHONY: bench-others
-bench-others: $(STAMP) ## The other benchmarks: import time, recording, ingest, questions to a large store
-	@set -e; for name in import_time recording ingest queries; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
+bench-others: $(STAMP) ## The other benchmarks: import time, start-up, recording, ingest, questions to a large store
+	@set -e; for name in import_time start_up recording ingest queries; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
 
 .PHONY: bench-peers
 bench-peers: $(STAMP) ## What ingest costs, beside statsd, collectd and netdata (needs npm; root; ARGS=--write: keep it)

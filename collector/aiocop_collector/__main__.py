@@ -1,9 +1,11 @@
 """The console script `aiocop-collector`, also `python -m aiocop_collector`."""
 
-import importlib
+import gc
 import importlib.util
 import sys
 from typing import Final
+
+from aiocop_collector.deferred import load
 
 _NEEDED: Final = (
     "aiosqlite", "alembic", "fastapi", "httptools", "httpx", "platformdirs", "pydantic", "pydantic_settings",
@@ -21,8 +23,10 @@ def main() -> None:
             f"(missing here: {', '.join(missing)})\n"
         )
         raise SystemExit(2)
+    # A tenth of a start went to looking for garbage, of which importing makes hardly any. cli.py enables it again.
+    gc.disable()
     # Not an import statement at the top of the file: cli.py imports all of the above, and the sentence must come first.
-    importlib.import_module("aiocop_collector.commands.cli").app()
+    load("aiocop_collector.commands.cli").app()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The only place that knows every part: settings in, an application out."""
 
-import importlib
 import importlib.util
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,6 +13,7 @@ from aiocop_collector.api.health import build_health_router
 from aiocop_collector.api.metrics_page import Timing, build_metrics_router
 from aiocop_collector.api.security import BearerTokens, Limits, LocalHosts, SafeHeaders
 from aiocop_collector.collector import Collector
+from aiocop_collector.deferred import load
 from aiocop_collector.errors import SettingsError
 from aiocop_collector.queries import Queries
 from aiocop_collector.scraping import Scraper
@@ -86,7 +86,7 @@ def _make_export(scraper: Scraper, endpoint: str) -> _Export:
     """Raises SettingsError where the extra is missing. Without an endpoint, nothing of it is imported."""
     if importlib.util.find_spec("opentelemetry.exporter.otlp.proto.http") is None:
         raise SettingsError("--otlp-endpoint needs an extra: pip install 'aiocop-telemetry[otlp]'")
-    return cast("_Export", importlib.import_module("aiocop_collector.otlp").OtlpExport(scraper, endpoint))
+    return cast("_Export", load("aiocop_collector.otlp").OtlpExport(scraper, endpoint))
 
 
 def collector_of(app: FastAPI) -> Collector:

@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from aiocop_collector.config_file import read_config
+from aiocop_collector.config_file import Webhook, read_config
 from aiocop_collector.counters import Counters
+from aiocop_collector.deferred import load
 from aiocop_collector.errors import CollectorError
 from aiocop_collector.metrics import Metrics
 from aiocop_collector.receive import Controls, Heartbeats, UdpReceiver, UnixReceiver
@@ -22,8 +24,10 @@ from aiocop_collector.store.sqlite_file import in_use
 from aiocop_collector.store.transaction import Outcome
 from aiocop_collector.store.writer import Store
 from aiocop_collector.udp_key import find_udp_key
-from aiocop_collector.webhooks.courier import Courier
 from aiocop_wire import Address, UnixAddress
+
+if TYPE_CHECKING:
+    from aiocop_collector.webhooks.courier import Courier
 
 STOP_TIMEOUT_S: Final = 8.0
 """How long a last commit may take: container engines send SIGKILL ten seconds after SIGTERM."""
@@ -47,7 +51,7 @@ class Collector:
         self._following: asyncio.Task[None] | None = None
         duties = (UPKEEP, *[webhook_duty(webhook.name) for webhook in configuration.webhooks])
         self.election = Election(self.engine, duties)
-        self.courier = Courier(self.engine, configuration.webhooks, self.election)
+        self.courier = self._make_courier(configuration.webhooks)
         self.store = Store(
             self.engine,
             self.counters,
@@ -79,7 +83,8 @@ class Collector:
             self.store.start()
             self.heartbeats.start()
             self.controls.start()
-            self.courier.start()
+            if self.courier is not None:
+                self.courier.start()
             if self._rules_file is not None:
                 follow = self._rules_file.follow(self.store.use_rules)
                 self._following = asyncio.get_running_loop().create_task(follow, name="aiocop-collector-rules")
@@ -103,7 +108,8 @@ class Collector:
             await asyncio.wait([self._following])
         await self.heartbeats.stop()
         await self.controls.stop()
-        await self.courier.stop()
+        if self.courier is not None:
+            await self.courier.stop()
         committed = await self.store.stop(STOP_TIMEOUT_S)
         await self.election.stop()
         for receiver in receivers:
@@ -129,7 +135,7 @@ class Collector:
 
     def _on_commit(self, outcome: Outcome, seconds: float) -> None:
         self.metrics.count_commit(outcome, seconds)
-        if outcome.announced.messages:
+        if self.courier is not None and outcome.announced.messages:
             self.courier.wake()
 
     def _end_streams(self) -> None:
@@ -139,6 +145,13 @@ class Collector:
                 task = asyncio.get_running_loop().create_task(receiver.finish(), name="aiocop-collector-ending")
                 self._ending.add(task)
                 task.add_done_callback(self._ending.discard)
+
+    def _make_courier(self, webhooks: Sequence[Webhook]) -> "Courier | None":
+        """None without webhooks, which spares their HTTP client's import. Raises SettingsError."""
+        if not webhooks:
+            return None
+        courier: Courier = load("aiocop_collector.webhooks.courier").Courier(self.engine, webhooks, self.election)
+        return courier
 
     def _bind(self, address: Address) -> UnixReceiver | UdpReceiver:
         if isinstance(address, UnixAddress):

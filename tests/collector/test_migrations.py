@@ -4,15 +4,18 @@ import asyncio
 import re
 import sqlite3
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, Table, insert, select
 from sqlalchemy.engine import Connection
 from tests.support.sql import create_database
 
-from aiocop_collector.store import schema
+from aiocop_collector.store import migrations, schema
 from aiocop_collector.store.database import open_engine, prepare
 from aiocop_collector.store.migrations import OLDEST_REVISION, revisions, upgrade
 from aiocop_collector.store.statements import REPLACE, Statements
@@ -113,6 +116,15 @@ async def migrate_step_by_step(engine) -> dict[str, MetaData]:
             await connection.run_sync(upgrade, revision)
             tables[revision] = await connection.run_sync(reflect)
     return tables
+
+
+def test_files_are_named_after_their_revisions_in_order():
+    """`revisions` reads the names only; Alembic follows what is written in the files."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    config.set_main_option("path_separator", "os")
+    newest_first = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
+    assert newest_first[::-1] == revisions()
 
 
 async def test_migrations_only_add(empty_url):

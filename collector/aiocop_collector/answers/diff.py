@@ -5,7 +5,8 @@ from typing import Any, Final, Literal
 from pydantic import ConfigDict, Field
 
 from aiocop_collector.answers.base import Answer
-from aiocop_collector.answers.models import Status, Totals, WindowAnswer
+from aiocop_collector.answers.models import Totals, WindowAnswer
+from aiocop_collector.answers.words import Status
 
 Verdict = Literal["worse", "better", "same", "unknown"]
 

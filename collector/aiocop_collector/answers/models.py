@@ -11,11 +11,7 @@ from pydantic import ConfigDict, Field
 from aiocop_collector.answers.base import Answer, FrameAnswer, HistoryEntry, Time, Values
 from aiocop_collector.answers.control import AgentControl, CaptureAnswer, ServiceControl
 from aiocop_collector.answers.examples import EXAMPLE_DETAIL, EXAMPLE_HOTSPOT, EXAMPLE_WINDOW
-
-Status = Literal["open", "regressed", "resolved", "ignored"]
-Reason = Literal["io_blocking", "cpu_blocking"]
-SeverityLevel = Literal["high", "medium", "low"]
-GroupBy = Literal["call_site", "entry_point", "operation", "fingerprint", "line", "service", "release"]
+from aiocop_collector.answers.words import GroupBy, Reason, SeverityLevel, Status
 
 
 class WindowAnswer(Answer):

@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from aiocop_collector.answers.models import GroupBy, Reason, Status
+from aiocop_collector.answers.words import GroupBy, Reason, Status
 from aiocop_collector.arrivals import StallState
 from aiocop_collector.queries import (
     AgentsQuestion,

@@ -4,24 +4,58 @@ Exit codes: 0 success, 1 the environment refused (a port in use, a database that
 collector answers.
 """
 
-from pathlib import Path
+import gc
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_group
 
-from aiocop_collector.commands.db import db
-from aiocop_collector.commands.health import wait_until_ready
-from aiocop_collector.commands.hotspots import hotspots
-from aiocop_collector.commands.running import configure_logging, run
-from aiocop_collector.commands.serve import serve
-from aiocop_collector.commands.token import token
-from aiocop_collector.settings import load_settings
-from aiocop_wire import DEFAULT_HTTP_PORT, __version__
+from aiocop_collector.deferred import load
+from aiocop_wire import __version__
+
+_MARKUP: Final = "markdown"
+
+_NAMES: Final = ("serve", "health", "hotspots", "token", "db")
+"""Each is what a module of this package of the same name calls so: a function, or a group of commands."""
+
+
+class _Commands(Mapping[str, Any]):
+    """The commands by name, in the order that the help shows. One is imported when it is asked for: the help asks for
+    all, who runs one needs that one only."""
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in _NAMES:
+            raise KeyError(name)
+        made = getattr(load(f"aiocop_collector.commands.{name}"), name)
+        alone = typer.Typer(rich_markup_mode=_MARKUP)
+        if isinstance(made, typer.Typer):
+            alone.add_typer(made, name=name)
+        else:
+            alone.command(name=name)(made)
+        return get_group(alone).commands[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_NAMES)
+
+    def __len__(self) -> int:
+        return len(_NAMES)
+
+
+class _Group(TyperGroup):
+    """What click calls a lazy group."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands: Any = _Commands()
+
 
 app: Final = typer.Typer(
+    cls=_Group,
     name="aiocop-collector",
     no_args_is_help=True,
-    rich_markup_mode="markdown",
+    rich_markup_mode=_MARKUP,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -43,161 +77,6 @@ def _options(
 
     Start it with `aiocop-collector serve`, then add `import aiocop; aiocop.start(service="shop")` to a service.
     """
-
-
-@app.command(name="serve")
-def _serve(
-    listen: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Where agents report: `unix:///PATH` or `udp://HOST:PORT`; may be repeated. "
-            "Default: `/run/aiocop/collector.sock`, else `$XDG_RUNTIME_DIR/aiocop/collector.sock`. "
-            "[env: AIOCOP_LISTEN]",
-        ),
-    ] = None,
-    http: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST:PORT",
-            help=f"Where the API is served. Default: `127.0.0.1:{DEFAULT_HTTP_PORT}`. [env: AIOCOP_HTTP]",
-        ),
-    ] = None,
-    database: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="`sqlite:///FILE` or `postgresql://USER@HOST/NAME`. "
-            "Default: a file in the user's data directory. [env: AIOCOP_DATABASE]",
-        ),
-    ] = None,
-    token_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="A file with mode 0600 that holds the tokens requests need; required for `--http` on anything "
-            "but loopback. Default: none. [env: AIOCOP_TOKEN_FILE]",
-        ),
-    ] = None,
-    retention: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DURATION",
-            help="How long day totals are kept, like `30d` or `12h`; hours are kept for at most 14 days, minutes for "
-            "at most 3. Default: `30d`. [env: AIOCOP_RETENTION]",
-        ),
-    ] = None,
-    socket_mode: Annotated[
-        str | None,
-        typer.Option(
-            metavar="OCTAL",
-            help="Permissions of the Unix sockets: who may write to one may report. Default: `0660`. "
-            "[env: AIOCOP_SOCKET_MODE]",
-        ),
-    ] = None,
-    socket_group: Annotated[
-        str | None,
-        typer.Option(
-            metavar="GROUP",
-            help="Group of the Unix sockets, by name or number; the collector's user must be a member. "
-            "Default: its own. [env: AIOCOP_SOCKET_GROUP]",
-        ),
-    ] = None,
-    otlp_endpoint: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="Push the metrics of `/metrics` there as well, in OTLP over HTTP: `http://127.0.0.1:4318`. Needs the "
-            "extra `[otlp]`. Default: nowhere. [env: AIOCOP_OTLP_ENDPOINT]",
-        ),
-    ] = None,
-    rules: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="A TOML file of rules: owners of code by path, ignored code, severities of operations; read again "
-            "when it changes. Default: none. [env: AIOCOP_RULES]",
-        ),
-    ] = None,
-    max_size: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE",
-            help="How large the store may be, like `10GiB` or `500MB`; above it the oldest minutes go, then the oldest "
-            "hours, then days. `0`: no limit. Default: `10GiB`. [env: AIOCOP_MAX_SIZE]",
-        ),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="A TOML file with any of these settings, and with webhooks, budgets and metrics. Default: none. "
-            "[env: AIOCOP_CONFIG]",
-        ),
-    ] = None,
-    udp_key_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="A file with mode 0600 that holds the key agents seal their datagrams with; required for "
-            "`--listen udp://` on anything but loopback. Default: none. [env: AIOCOP_UDP_KEY_FILE]",
-        ),
-    ] = None,
-) -> None:
-    """Run the collector until SIGTERM or Ctrl-C.
-
-    Prints one line per address really bound when it is ready, all else to stderr. Port 0 picks a free port.
-
-    **Examples**
-
-    Beside one service, all defaults: `aiocop-collector serve`
-
-    Agents of other containers over UDP: `aiocop-collector serve --listen udp://127.0.0.1:8718`
-
-    A socket and a database of one's own:
-    `aiocop-collector serve --listen unix:///tmp/aiocop.sock --database sqlite:////tmp/aiocop.sqlite3`
-
-    Reachable from elsewhere: `aiocop-collector serve --http 0.0.0.0:8717 --token-file /etc/aiocop/token`
-    """
-    configure_logging()
-    flags = {
-        "listen": listen or None,
-        "http": http,
-        "database": database,
-        "token_file": token_file,
-        "retention": retention,
-        "socket_mode": socket_mode,
-        "socket_group": socket_group,
-        "otlp_endpoint": otlp_endpoint,
-        "rules": rules,
-        "max_size": max_size,
-        "config": config,
-        "udp_key_file": udp_key_file,
-    }
-    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
-    raise typer.Exit(run(lambda: serve(load_settings(given))))
-
-
-@app.command(name="health")
-def _health(
-    url: Annotated[
-        str, typer.Option(metavar="URL", help="The collector's HTTP address.")
-    ] = f"http://127.0.0.1:{DEFAULT_HTTP_PORT}",
-    wait: Annotated[float, typer.Option(metavar="SECONDS", help="Keep asking for so long until it is ready.")] = 0.0,
-) -> None:
-    """Ask a running collector whether it is ready: exit code 0, or 3 with the reason on stderr.
-
-    For a container's health check: `aiocop-collector health`. In a script: `aiocop-collector health --wait 30`.
-    """
-
-    def wait_and_tell() -> int:
-        wait_until_ready(url, wait_s=wait)
-        typer.echo("ready")
-        return 0
-
-    raise typer.Exit(run(wait_and_tell))
-
-
-app.command(name="hotspots")(hotspots)
-app.command(name="token")(token)
-app.add_typer(db, name="db")
+    if not gc.isenabled():
+        gc.freeze()  # what was imported stays: it need never be looked through
+        gc.enable()

@@ -8,10 +8,10 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from aiocop_collector.answers.words import STATUSES
 from aiocop_collector.commands.client import DEFAULT_URL, Client, Parameters, RefusedQuestionError
 from aiocop_collector.commands.hotspots_table import render_hotspots
 from aiocop_collector.errors import CollectorError
-from aiocop_collector.queries.filters import STATUSES
 
 __all__ = ["hotspots", "render_hotspots"]
 

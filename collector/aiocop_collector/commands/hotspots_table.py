@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from aiocop_collector.answers.models import HotspotsAnswer
+if TYPE_CHECKING:
+    from aiocop_collector.answers.models import HotspotsAnswer
 
 _UNBOUNDED: Final = 100_000
 _BAR_CELLS: Final = 10
@@ -19,12 +20,12 @@ _SEVERITY_STYLES: Final = {"high": "bold red", "medium": "yellow", "low": ""}
 Row = Mapping[str, Any]
 
 
-def render_hotspots(answer: HotspotsAnswer | Mapping[str, Any], console: Console) -> None:
+def render_hotspots(answer: "HotspotsAnswer | Mapping[str, Any]", console: Console) -> None:
     """Print the rows of an answer (the model, or its decoded JSON) and the advice for them.
 
     In a terminal the table fits its width. Elsewhere it is as wide as its longest row: nothing is cut off or folded.
     """
-    content = answer.model_dump() if isinstance(answer, HotspotsAnswer) else answer
+    content = answer if isinstance(answer, Mapping) else answer.model_dump()
     rows: Sequence[Row] = content["hotspots"]
     title = str(content["group_by"]).replace("_", " ").capitalize()
     table = _wide_table(rows, title)

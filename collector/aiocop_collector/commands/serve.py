@@ -1,107 +1,143 @@
-"""`aiocop-collector serve`: bind, run the collector, serve HTTP; readiness on stdout; a quiet, complete end."""
+"""`aiocop-collector serve`: its flags."""
 
-import asyncio
-import contextlib
-import gc
-import signal
-import socket
-import sys
-from collections.abc import Callable, Iterator
-from typing import Final
+from pathlib import Path
+from typing import Annotated, Any
 
-import uvicorn
-import uvloop
+import typer
 
-from aiocop_collector.app import collector_of, create_app
-from aiocop_collector.settings import HttpAddress, Settings
-from aiocop_collector.sockets import bind_http
-
-_GRACE_S: Final = 2
-"""How long requests that are being answered may take after SIGTERM."""
-
-_MAX_CONNECTIONS: Final = 512
-"""Beyond it requests are answered with 503 at once."""
-
-_KEEP_ALIVE_S: Final = 15
-
-_GC_THRESHOLDS: Final = (20_000, 10, 50)
-"""An answer over a fleet makes tens of thousands of tuples, in no cycles: with Python's own thresholds a fifth of its
-CPU time went to looking for some (measured on 10 000 sites)."""
-
-_NOT_COMMITTED: Final = 1
+from aiocop_collector.commands.running import configure_logging, run
+from aiocop_collector.commands.serving import serve_until_stopped
+from aiocop_collector.settings import load_settings
+from aiocop_wire import DEFAULT_HTTP_PORT
 
 
-def serve(settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT. Returns the exit code: 0, or 1 when something held could not be committed.
+def serve(
+    listen: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Where agents report: `unix:///PATH` or `udp://HOST:PORT`; may be repeated. "
+            "Default: `/run/aiocop/collector.sock`, else `$XDG_RUNTIME_DIR/aiocop/collector.sock`. "
+            "[env: AIOCOP_LISTEN]",
+        ),
+    ] = None,
+    http: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help=f"Where the API is served. Default: `127.0.0.1:{DEFAULT_HTTP_PORT}`. [env: AIOCOP_HTTP]",
+        ),
+    ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="`sqlite:///FILE` or `postgresql://USER@HOST/NAME`. "
+            "Default: a file in the user's data directory. [env: AIOCOP_DATABASE]",
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A file with mode 0600 that holds the tokens requests need; required for `--http` on anything "
+            "but loopback. Default: none. [env: AIOCOP_TOKEN_FILE]",
+        ),
+    ] = None,
+    retention: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="How long day totals are kept, like `30d` or `12h`; hours are kept for at most 14 days, minutes for "
+            "at most 3. Default: `30d`. [env: AIOCOP_RETENTION]",
+        ),
+    ] = None,
+    socket_mode: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OCTAL",
+            help="Permissions of the Unix sockets: who may write to one may report. Default: `0660`. "
+            "[env: AIOCOP_SOCKET_MODE]",
+        ),
+    ] = None,
+    socket_group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GROUP",
+            help="Group of the Unix sockets, by name or number; the collector's user must be a member. "
+            "Default: its own. [env: AIOCOP_SOCKET_GROUP]",
+        ),
+    ] = None,
+    otlp_endpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Push the metrics of `/metrics` there as well, in OTLP over HTTP: `http://127.0.0.1:4318`. Needs the "
+            "extra `[otlp]`. Default: nowhere. [env: AIOCOP_OTLP_ENDPOINT]",
+        ),
+    ] = None,
+    rules: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A TOML file of rules: owners of code by path, ignored code, severities of operations; read again "
+            "when it changes. Default: none. [env: AIOCOP_RULES]",
+        ),
+    ] = None,
+    max_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="How large the store may be, like `10GiB` or `500MB`; above it the oldest minutes go, then the oldest "
+            "hours, then days. `0`: no limit. Default: `10GiB`. [env: AIOCOP_MAX_SIZE]",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A TOML file with any of these settings, and with webhooks, budgets and metrics. Default: none. "
+            "[env: AIOCOP_CONFIG]",
+        ),
+    ] = None,
+    udp_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A file with mode 0600 that holds the key agents seal their datagrams with; required for "
+            "`--listen udp://` on anything but loopback. Default: none. [env: AIOCOP_UDP_KEY_FILE]",
+        ),
+    ] = None,
+) -> None:
+    """Run the collector until SIGTERM or Ctrl-C.
 
-    Raises CollectorError when it cannot start.
+    Prints one line per address really bound when it is ready, all else to stderr. Port 0 picks a free port.
+
+    **Examples**
+
+    Beside one service, all defaults: `aiocop-collector serve`
+
+    Agents of other containers over UDP: `aiocop-collector serve --listen udp://127.0.0.1:8718`
+
+    A socket and a database of one's own:
+    `aiocop-collector serve --listen unix:///tmp/aiocop.sock --database sqlite:////tmp/aiocop.sqlite3`
+
+    Reachable from elsewhere: `aiocop-collector serve --http 0.0.0.0:8717 --token-file /etc/aiocop/token`
     """
-    gc.freeze()  # what was imported stays: it need not be looked through
-    gc.set_threshold(*_GC_THRESHOLDS)
-    return uvloop.run(_serve(settings))
-
-
-async def _serve(settings: Settings) -> int:
-    app = create_app(settings)
-    collector = collector_of(app)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    with contextlib.closing(bind_http(settings.http)) as bound:
-        # The lifespan is run here and not by uvicorn, so that what fails in it is one sentence and not a traceback.
-        async with app.router.lifespan_context(app):
-            addresses = [receiver.address for receiver in collector.receivers]
-            addresses.append(_bound_address(settings.http, bound))
-            server = _Server(_configuration(app), on_started=lambda: _announce(addresses))
-            serving = asyncio.create_task(server.serve(sockets=[bound]), name="aiocop-collector-http")
-            stopping = asyncio.create_task(stop.wait(), name="aiocop-collector-stop")
-            await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
-            # Agents first: they wait for acknowledgements, and HTTP clients may take their time.
-            committed = await collector.stop()
-            server.should_exit = True
-            await serving
-    return 0 if committed else _NOT_COMMITTED
-
-
-class _Server(uvicorn.Server):
-    """uvicorn that says when it serves, and leaves signals to us: it would end by raising them again."""
-
-    def __init__(self, config: uvicorn.Config, *, on_started: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._on_started = on_started
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        self._on_started()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _configuration(app: Callable[..., object]) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        loop="none",  # the loop is running already
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        limit_concurrency=_MAX_CONNECTIONS,
-        timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=_GRACE_S,
-    )
-
-
-def _bound_address(address: HttpAddress, bound: socket.socket) -> str:
-    return str(HttpAddress(address.host, bound.getsockname()[1]))
-
-
-def _announce(addresses: list[str]) -> None:
-    """What scripts and tests wait for: one line per address really bound."""
-    sys.stdout.write("".join(f"listening on {address}\n" for address in addresses))
-    sys.stdout.flush()
+    configure_logging()
+    flags = {
+        "listen": listen or None,
+        "http": http,
+        "database": database,
+        "token_file": token_file,
+        "retention": retention,
+        "socket_mode": socket_mode,
+        "socket_group": socket_group,
+        "otlp_endpoint": otlp_endpoint,
+        "rules": rules,
+        "max_size": max_size,
+        "config": config,
+        "udp_key_file": udp_key_file,
+    }
+    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
+    raise typer.Exit(run(lambda: serve_until_stopped(load_settings(given))))

@@ -9,11 +9,12 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiocop_collector.answers.models import EntryPointTotals, HotspotDetail, LineTotals, ReleaseTotals, SiteAnswer
+from aiocop_collector.answers.words import STATUSES
 from aiocop_collector.notation import place, to_rfc3339
 from aiocop_collector.queries import evidence
 from aiocop_collector.queries.captures import captures_at
 from aiocop_collector.queries.errors import UnknownHotspotError
-from aiocop_collector.queries.filters import IGNORED, STATUSES, Filters
+from aiocop_collector.queries.filters import IGNORED, Filters
 from aiocop_collector.queries.groupings import GROUPINGS
 from aiocop_collector.queries.histograms import percentiles
 from aiocop_collector.queries.hotspots import window_answer

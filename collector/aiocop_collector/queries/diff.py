@@ -21,7 +21,7 @@ from aiocop_collector.answers.diff import (
     Rates,
     Verdict,
 )
-from aiocop_collector.answers.models import Status
+from aiocop_collector.answers.words import Status
 from aiocop_collector.notation import place
 from aiocop_collector.queries.errors import BadParameterError
 from aiocop_collector.queries.filters import Filters

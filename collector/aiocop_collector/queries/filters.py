@@ -8,7 +8,6 @@ from sqlalchemy import ColumnElement, String, cast, literal, or_, select
 
 from aiocop_collector.store.schema import hotspots, releases, services, sites
 
-STATUSES: Final[tuple[str, ...]] = ("open", "regressed", "resolved", "ignored")
 IGNORED: Final = "ignored"
 
 

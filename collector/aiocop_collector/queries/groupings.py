@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import ColumnElement
 
-from aiocop_collector.answers.models import GroupBy
+from aiocop_collector.answers.words import GroupBy
 from aiocop_collector.notation import place
 from aiocop_collector.store.ids import to_hex
 from aiocop_collector.store.schema import hotspots, releases, services, sites

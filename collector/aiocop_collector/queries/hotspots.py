@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aiocop_collector.answers.models import GroupBy, HotspotsAnswer, WindowAnswer
+from aiocop_collector.answers.models import HotspotsAnswer, WindowAnswer
+from aiocop_collector.answers.words import GroupBy
 from aiocop_collector.notation import to_rfc3339
 from aiocop_collector.queries import cursors
 from aiocop_collector.queries.cursors import Cursor

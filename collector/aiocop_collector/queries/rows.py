@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aiocop_collector.answers.models import Hotspot, HotspotGroup, OperationTotals, SeverityLevel
+from aiocop_collector.answers.models import Hotspot, HotspotGroup, OperationTotals
+from aiocop_collector.answers.words import SeverityLevel
 from aiocop_collector.notation import place, to_rfc3339
 from aiocop_collector.queries.groupings import Grouping, Key
 from aiocop_collector.queries.histograms import percentiles

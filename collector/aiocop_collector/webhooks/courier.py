@@ -93,9 +93,8 @@ class Courier:
         self._log = structlog.get_logger("aiocop_collector.webhooks")
 
     def start(self) -> None:
-        """Deliver from now on; nothing to do without webhooks."""
-        if self._webhooks:
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="aiocop-collector-courier")
+        """Deliver from now on."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="aiocop-collector-courier")
 
     async def stop(self) -> None:
         """End, whatever is under way: it will be sent again."""

@@ -4,6 +4,8 @@ A migration is a file in versions/, named after its revision. What a released ve
 migration must leave the version before it working, also when it is started again: collectors that share a PostgreSQL
 are upgraded one by one. So it only adds: tables, indexes, and columns that may be left out; a test compares. One that
 cannot raises OLDEST_REVISION, and from then on collectors that know less refuse the database.
+
+Nearly every start finds nothing to do, and sees it here without Alembic; upgrading.py has that, and is loaded for it.
 """
 
 from collections.abc import Collection
@@ -11,13 +13,10 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import inspect, select, text
+from sqlalchemy import column, inspect, select, table, text
 from sqlalchemy.engine import Connection
 
+from aiocop_collector.deferred import load
 from aiocop_collector.errors import NewerSchemaError
 from aiocop_collector.store.locks import COUNTS, MIGRATION
 from aiocop_collector.store.schema import about
@@ -25,6 +24,9 @@ from aiocop_wire import __version__
 
 OLDEST_REVISION: Final = "0008"
 """The first one whose collectors can work on what all migrations together make. Those before it cannot ask."""
+
+_VERSION: Final = table("alembic_version", column("version_num"))
+"""Alembic's own: one row with the database's revision."""
 
 
 def migrate(connection: Connection) -> None:
@@ -34,7 +36,7 @@ def migrate(connection: Connection) -> None:
     """
     _lock(connection, MIGRATION)
     known = revisions()
-    found = MigrationContext.configure(connection).get_current_revision()
+    found = _current(connection)
     if found == known[-1]:
         return
     if found is not None and found not in known:
@@ -49,15 +51,13 @@ def migrate(connection: Connection) -> None:
 
 def upgrade(connection: Connection, revision: str) -> None:
     """To this revision, as long as nobody else does the same."""
-    config = _config()
-    config.attributes["connection"] = connection
-    command.upgrade(config, revision)
+    load("aiocop_collector.store.migrations.upgrading").upgrade(connection, revision)
 
 
 def usable_revision(connection: Connection) -> str | None:
     """The database's revision; None when it is empty. Raises NewerSchemaError when this version cannot work on it."""
     known = revisions()
-    found = MigrationContext.configure(connection).get_current_revision()
+    found = _current(connection)
     if found is not None and found not in known:
         _see_that_we_may_work(connection, found, known)
     return found
@@ -72,15 +72,17 @@ def written_by(connection: Connection) -> str | None:
 
 
 def revisions() -> list[str]:
-    """All there are, oldest first."""
-    return [one.revision for one in ScriptDirectory.from_config(_config()).walk_revisions()][::-1]
+    """All there are, oldest first: the numbers that the files' names begin with."""
+    files = (Path(__file__).parent / "versions").glob("[0-9]*_*.py")
+    return sorted(file.name.partition("_")[0] for file in files)
 
 
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent))
-    config.set_main_option("path_separator", "os")
-    return config
+def _current(connection: Connection) -> str | None:
+    """The revision that the database is at; None for one that nobody has migrated."""
+    if not inspect(connection).has_table(_VERSION.name):
+        return None
+    revision: str | None = connection.execute(select(_VERSION.c.version_num)).scalar()
+    return revision
 
 
 def _lock(connection: Connection, key: int) -> None:
