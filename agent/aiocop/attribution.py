@@ -42,8 +42,6 @@ def starved_ns(glimpse: Moment | None, ended: Moment, elapsed_ns: int) -> int:
     """
     if glimpse is None or glimpse.times is None or ended.times is None:
         return 0
-    if not is_recent(glimpse, ended.at_ns - elapsed_ns):
-        return 0
     # What the look came too early may all have gone before the slice: nothing is excused on a guess.
     early_ns = max(0, ended.at_ns - elapsed_ns - glimpse.at_ns)
     return max(0, min(ended.times.queued_ns - glimpse.times.queued_ns - early_ns, elapsed_ns))

@@ -6,6 +6,7 @@ writes `glimpse` and `samples`; a sample names the slice it saw, so that a late 
 
 import threading
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _LONGEST_SPENT_NS: Final = 1_000_000
+_MAX_GLIMPSES: Final = 16
+"""At a look every 15 ms, a turn of a quarter of a second."""
 _FIRST_EDGE_NS: Final = UPPER_EDGES_NS[0]
 """Most calls are shorter: no search for their bin."""
 
@@ -67,6 +70,7 @@ class LoopThread(CounterTable):
         "gc_started_ns",
         "gil_ns",
         "glimpse",
+        "glimpses",
         "held_arguments",
         "ident",
         "implicit",
@@ -99,7 +103,9 @@ class LoopThread(CounterTable):
         self.clock = ThreadClock()
         self.glimpse: Moment | None = Moment(perf_counter_ns(), self.clock.read())
         """The thread's times when it was last looked at between slices, in a young one, or when a slow one ended.
-        Written by the watchdog, and by the thread itself where the watchdog was parked or late."""
+        Written by the watchdog, and by the thread itself where the watchdog was parked or late: see `note`."""
+        self.glimpses: deque[Moment] = deque(maxlen=_MAX_GLIMPSES)
+        """That look and those before it: a long turn of the loop may have begun before several of them."""
         self.started_ns = 0
         """perf_counter_ns at the start of the running slice, which names it; 0 between slices."""
         self.starved_ns = 0
@@ -159,6 +165,16 @@ class LoopThread(CounterTable):
         """Walks that ended before the call site, see Detail."""
         self.by_operation: dict[str, SiteCounters] = {}
         """Counters of calls that are only counted, by operation."""
+
+    def note(self, seen: Moment) -> None:
+        """Keep a look at the thread's times. Any thread."""
+        self.glimpse = seen
+        self.glimpses.append(seen)
+
+    def glimpse_before(self, at_ns: int) -> Moment | None:
+        """The last look before then, else the first one after it."""
+        seen = list(self.glimpses)
+        return next((one for one in reversed(seen) if one.at_ns <= at_ns), seen[0] if seen else self.glimpse)
 
     def quietly(self, ask: Callable[[], _T]) -> _T:
         """Let the users' own code run: what blocks in it is not the running slice's."""

@@ -93,7 +93,7 @@ class Slices(Blame):
         thread.implicit = True
         thread.started_ns = thread.beat[BEGUN] = perf_counter_ns()
         if thread.started_ns >= self.starvation.due_ns:
-            thread.glimpse = Moment(thread.started_ns, thread.clock.read())
+            thread.note(Moment(thread.started_ns, thread.clock.read()))
         return True
 
     def leave_implicit(self, thread: LoopThread) -> bool:
@@ -126,6 +126,8 @@ class Slices(Blame):
         rest_ns = elapsed_ns - thread.credited_ns
         counted_ns = elapsed_ns - rest_ns
         thread.started_ns = perf_counter_ns() - elapsed_ns
+        # What was seen in the turn says nothing of what the host took of it before.
+        thread.glimpse = thread.glimpse_before(thread.started_ns)
         try:
             ended = Moment(perf_counter_ns(), thread.clock.read())
             rest_ns -= self._starved_ns(thread, ended, elapsed_ns)
@@ -136,6 +138,7 @@ class Slices(Blame):
                 thread.counted_ns = counted_ns
                 thread.nested_ns = elapsed_ns  # all of it is accounted for
                 self.finish(thread, elapsed_ns, None, thread.loop, None, None)
+            thread.note(ended)
         finally:
             thread.counted_ns = 0
             self.reset(thread)
@@ -408,7 +411,7 @@ class Slices(Blame):
                 self._ship(thread, elapsed_ns, cpu_ns, samples, callback, disclosed, waiting)
             if self.stalls is not None and elapsed_ns >= self.stalls.stall_after_ns:
                 self.stalls.finished.append(FinishedSlice(thread.started_ns, elapsed_ns, _costliest(thread)))
-        thread.glimpse = ended
+        thread.note(ended)
         return Overrun(not slow, cpu_ns, samples)
 
     def reset(self, thread: LoopThread) -> None:

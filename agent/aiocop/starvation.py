@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from aiocop._stdlib import current_frames, perf_counter_ns, process_time_ns
 from aiocop.attribution import Moment, gil_wait_ns
+from aiocop.cpu_quota import CpuQuota
 from aiocop.thread_clock import ThreadClock, cpu_ns
 from aiocop.traces import StackFrame, Traces
 
@@ -25,7 +26,10 @@ OWN_THREADS: Final = "aiocop-"
 _LATE_NS: Final = 10_000_000
 """A watchdog that comes later than this is looked into."""
 _STOPPED_FROM_NS: Final = 10_000_000
+_HINDERED_FROM_NS: Final = 5_000_000
+"""Waiting threads ask for the GIL so often: what takes less is no wait for it that could be told."""
 _MAX_STOPS: Final = 8
+_MAX_QUOTA_NOTES: Final = 16
 _JUST_NOW_NS: Final = 5_000_000
 _MAX_WORKERS: Final = 3
 _HOLDER_WORKS: Final = 8
@@ -74,6 +78,10 @@ class Starvation:
         self._process_cpu_ns = 0
         """That of the whole process then."""
         self._noted_ns = 0
+        self._quota: CpuQuota | None = None
+        """While the watchdog runs."""
+        self._throttled: deque[tuple[int, int]] = deque(maxlen=_MAX_QUOTA_NOTES)
+        """When the watchdog looked, and for how long the quota had kept the process from running until then."""
 
     def begin_anew(self) -> None:
         """Forget everything: after stop(), and in a forked child, whose threads are others."""
@@ -83,12 +91,24 @@ class Starvation:
         self._stops.clear()
         self._cpu_ns = {}
         self._noted_ns = 0
+        self._throttled.clear()
+        quota, self._quota = self._quota, None
+        if quota is not None:
+            quota.close()
 
     # --- the watchdog's thread ----------------------------------------------------------------------------------------
 
+    def watch_quota(self) -> None:
+        """The watchdog begins."""
+        self._quota = CpuQuota()
+
     def sleeps_until(self, wake_ns: int, clock: ThreadClock) -> None:
         """The watchdog is about to sleep; or it is woken, on a loop's thread, and wants to run at once."""
-        self._asleep = (wake_ns, Moment(perf_counter_ns(), clock.read()), clock)
+        now = Moment(perf_counter_ns(), clock.read())
+        hindered_ns = self._hindered_ns(now)
+        if hindered_ns:
+            self._stops.append(_Stop(now.at_ns, 0, hindered_ns))
+        self._asleep = (wake_ns, now, clock)
         self.due_ns = wake_ns + _LATE_NS
 
     def parks(self) -> None:
@@ -103,6 +123,11 @@ class Starvation:
             self._cpu_ns = {thread.native_id: cpu_ns(thread.native_id) for thread in _threads() if thread.native_id}
             self._process_cpu_ns = process_time_ns()
             self._noted_ns = now_ns
+
+    def note_quota(self) -> None:
+        """Note for how long the quota has kept the process from running so far. At every look."""
+        if self._quota is not None:
+            self._throttled.append((perf_counter_ns(), self._quota.throttled_ns()))
 
     # --- any thread ---------------------------------------------------------------------------------------------------
 
@@ -139,9 +164,33 @@ class Starvation:
         if now_ns >= self.due_ns:
             self.judge(now_ns)
         stops = [stop for stop in list(self._stops) if stop.until_ns > since_ns]
+        asleep = self._asleep
+        if asleep is not None and waited_ns >= _HINDERED_FROM_NS:
+            stops.append(_Stop(now_ns, 0, self._hindered_ns(Moment(now_ns, asleep[2].read()))))
+            stops.append(_Stop(now_ns, 0, self._throttled_ns(since_ns)))
         at_least_ns = sum([min(stop.stopped_ns, stop.until_ns - since_ns) for stop in stops])
         at_most_ns = sum([min(stop.at_most_ns, stop.until_ns - since_ns) for stop in stops])
         return max(at_least_ns, min(at_most_ns, waited_ns))
+
+    def _hindered_ns(self, now: Moment) -> int:
+        """For how long the watchdog had no CPU since it slept last, if that is much.
+
+        It may have held the GIL meanwhile: then whoever waited for that waited for the host.
+        """
+        asleep = self._asleep
+        if asleep is None or asleep[1].times is None or now.times is None:
+            return 0
+        queued_ns = now.times.queued_ns - asleep[1].times.queued_ns
+        return queued_ns if queued_ns >= _HINDERED_FROM_NS else 0
+
+    def _throttled_ns(self, since_ns: int) -> int:
+        """For how long the quota kept the process from running since then, at least."""
+        noted, quota = list(self._throttled), self._quota
+        if quota is None or not noted:
+            return 0
+        at_ns, before_ns = next((one for one in reversed(noted) if one[0] <= since_ns), noted[0])
+        # What was noted too early may all have been before.
+        return max(0, quota.throttled_ns() - before_ns - max(0, since_ns - at_ns))
 
     def just_stopped_ns(self, call_ns: int) -> int:
         """Time of a call, which ended now, in which the process was stopped, if it went on only just now.

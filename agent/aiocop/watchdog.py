@@ -94,6 +94,9 @@ class Watchdog:
     def abandon(self) -> None:
         """In a forked child: the thread stayed with the parent."""
         self._thread = None
+        clock, self._clock = self._clock, None
+        if clock is not None:
+            clock.close()
         self.parked = False
         self._wake = allocate_lock()
         self._wake.acquire()
@@ -105,7 +108,8 @@ class Watchdog:
         """
         started_ns = thread.started_ns
         # First of all: waking the watchdog may cost the loop its CPU.
-        before, thread.glimpse = thread.glimpse, Moment(started_ns, thread.clock.read())
+        before = thread.glimpse
+        thread.note(Moment(started_ns, thread.clock.read()))
         at_most_ns = NEVER
         self.uvloop_turns.note_loop(thread)
         if self.parked:
@@ -135,6 +139,7 @@ class Watchdog:
 
     def _run(self) -> None:
         self._clock = clock = ThreadClock()
+        self._starvation.watch_quota()
         try:
             self._look_on(clock)
         finally:
@@ -201,6 +206,7 @@ class Watchdog:
         """Sample what is old enough. How long until something else may be, None while no slice runs."""
         held_ns = self._starvation.judge(perf_counter_ns())
         self._starvation.note_cpu_times()
+        self._starvation.note_quota()
         arm_ns = self._armed_after_ns()
         wait_ns: int | None = None
         stalls = self._slices.stalls
@@ -242,7 +248,8 @@ class Watchdog:
         return between_ns
 
     def _glimpse(self, thread: LoopThread) -> None:
-        thread.glimpse = seen = Moment(perf_counter_ns(), thread.clock.read())
+        seen = Moment(perf_counter_ns(), thread.clock.read())
+        thread.note(seen)
         self.uvloop_turns.looked(thread, seen)
 
     def _sample(self, thread: LoopThread, started_ns: int) -> None:

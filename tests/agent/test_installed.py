@@ -45,7 +45,7 @@ sys.path.append(sys.argv[1])
 import aiocop
 from shop.orders import create
 events = []
-aiocop.start("shop", on_slow_task=events.append)
+aiocop.start("shop", on_slow_task=events.append, application=sys.argv[2:])
 async def main():
     await create()
 asyncio.run(main())
@@ -72,18 +72,37 @@ def test_its_folders_and_files_are_found(site_packages):
     }
 
 
-@pytest.mark.parametrize("own", [True, False])
-def test_only_a_direct_url_makes_it_the_application(site_packages, tmp_path, own):
+@pytest.fixture
+def as_a_library(site_packages):
+    """The same, as if it came from an index."""
     record = next(site_packages.glob("shop-*.dist-info")) / "direct_url.json"
     text = record.read_text()
-    if not own:
-        record.write_text('{"url": "https://files.example.org/shop-1.0-py3-none-any.whl", "archive_info": {}}')
-    try:
-        program = write_program(tmp_path / "program.py", PROGRAM)
-        said = run(sys.executable, program, site_packages, environment=clean_environment())
-    finally:
-        record.write_text(text)
-    assert said.stdout.strip() == ("shop/orders.py:5:create" if own else "program.py:9:main"), said.stderr
+    record.write_text('{"url": "https://files.example.org/shop-1.0-py3-none-any.whl", "archive_info": {}}')
+    yield site_packages
+    record.write_text(text)
+
+
+def blamed(tmp_path, folder, *application, **environment):
+    """The call site that a program which imports `shop` from the folder hears of."""
+    program = write_program(tmp_path / "program.py", PROGRAM)
+    said = run(sys.executable, program, folder, *application, environment=clean_environment(**environment))
+    assert said.returncode == 0, said.stderr
+    return said.stdout.strip()
+
+
+def test_a_direct_url_makes_it_the_application(site_packages, tmp_path):
+    assert blamed(tmp_path, site_packages) == "shop/orders.py:5:create"
+
+
+@pytest.mark.parametrize("others", [(), ("sho",), ("shop.order", "cart")])
+def test_without_one_its_caller_is(as_a_library, tmp_path, others):
+    assert blamed(tmp_path, as_a_library, *others) == "program.py:9:main"
+
+
+@pytest.mark.parametrize("package", ["shop", "shop.orders"])
+def test_saying_so_makes_it_the_application(as_a_library, tmp_path, package):
+    assert blamed(tmp_path, as_a_library, "cart", package) == "shop/orders.py:5:create"
+    assert blamed(tmp_path, as_a_library, AIOCOP_APPLICATION=f"cart, {package}") == "shop/orders.py:5:create"
 
 
 def test_user_code_in_a_folder_named_after_us_is_user_code(tmp_path):

@@ -1,7 +1,7 @@
 """A wire that can be plugged over: agents connect here and are passed on to a collector.
 
 `move` cuts the agents off and leaves what they sent with the collector they had: its end stays open, with reports in
-flight.
+flight. `cut` breaks all wires in the middle of what goes over them next, in whichever direction that is.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ class Switch:
     def __init__(self, path: Path, target: str) -> None:
         self._target = target
         self._lock = threading.Lock()
+        self._cuts = 0
         self._near: list[socket.socket] = []
         self._far: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
@@ -50,6 +51,10 @@ class Switch:
         for end in near:
             _shut(end)
 
+    def cut(self) -> None:
+        """Of what goes over each wire next, half arrives; then both its ends are closed. New wires are whole."""
+        self._cuts += 1
+
     def _start(self, target: object, *arguments: object) -> None:
         thread = threading.Thread(target=target, args=arguments, name="switch", daemon=True)
         self._threads.append(thread)
@@ -70,17 +75,22 @@ class Switch:
                 except OSError:
                     _shut(near)
                     continue
-            self._start(_pass_on, near, far, False)
-            self._start(_pass_on, far, near, True)
+            self._start(self._pass_on, near, far, False, self._cuts)
+            self._start(self._pass_on, far, near, True, self._cuts)
 
-
-def _pass_on(source: socket.socket, target: socket.socket, ends_target: bool) -> None:
-    """What comes from the agent's end goes on; its end is not passed on: the collector must not see that it is gone."""
-    with contextlib.suppress(OSError):
-        while data := source.recv(_CHUNK_BYTES):
-            target.sendall(data)
-    if ends_target:
-        _shut(target)
+    def _pass_on(self, source: socket.socket, target: socket.socket, ends_target: bool, cuts_before: int) -> None:
+        """What comes from the agent's end goes on; its end is not passed on: the collector must not see that it is
+        gone."""
+        with contextlib.suppress(OSError):
+            while data := source.recv(_CHUNK_BYTES):
+                if self._cuts > cuts_before:
+                    target.sendall(data[: len(data) // 2])
+                    _shut(source)
+                    _shut(target)
+                    return
+                target.sendall(data)
+        if ends_target:
+            _shut(target)
 
 
 def _shut(end: socket.socket) -> None:

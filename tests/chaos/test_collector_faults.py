@@ -27,8 +27,25 @@ def test_killed_at_random_moments(collector, tmp_path, extent, chance):
         expect_every_count_once(collector, agents)
 
 
+def test_the_link_is_cut_in_the_middle_of_a_message(collector, tmp_path, extent, chance):
+    """Half a report, or half an acknowledgement, has arrived."""
+    with (
+        Switch(tmp_path / "switch.sock", collector.socket_path) as switch,
+        run_fleet(tmp_path, f"unix://{tmp_path}/switch.sock", extent.agents) as agents,
+    ):
+        for _ in range(extent.kills):
+            before = collector.counters().get("connections", 0)
+            time.sleep(chance.uniform(0, 1))
+            switch.cut()
+            wait_until(
+                lambda before=before: collector.counters().get("connections", 0) >= before + extent.agents,
+                "all agents have come back",
+            )
+        expect_every_count_once(collector, agents)
+
+
 def test_stopped_and_going_on(collector, tmp_path, extent, chance):
-    """As on a link that is cut without a word, and comes back."""
+    """As on a link that goes quiet without a word, and comes back."""
     with run_fleet(tmp_path, f"unix://{collector.socket_path}", extent.agents) as agents:
         for _ in range(3):
             time.sleep(chance.uniform(0, 1))
