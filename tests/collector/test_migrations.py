@@ -23,6 +23,9 @@ from aiocop_collector.store.statements import REPLACE, Statements
 BREAKING: frozenset[str] = frozenset()
 """Revisions that do more than add. Each of them raised OLDEST_REVISION."""
 
+WRITTEN_BY_TRIGGERS = frozenset({"facts_changed"})
+"""Tables that no collector writes by itself."""
+
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
 async def empty_url(request, tmp_path) -> str:
@@ -150,6 +153,8 @@ async def test_what_earlier_versions_write_and_read_still_can_be(empty_url):
         statements = Statements(connection.dialect)
         for revision, known in history.items():
             for table in known.sorted_tables if revision >= max(BREAKING, default="") else ():
+                if table.name in WRITTEN_BY_TRIGGERS:
+                    continue
                 row = tuple(_VALUES[column.type.python_type] for column in table.columns)
                 merge = {column.name: REPLACE for column in table.columns if not column.primary_key}
                 for _ in range(2):

@@ -14,20 +14,22 @@ from aiocop_collector.notation import place, to_rfc3339
 from aiocop_collector.queries import evidence
 from aiocop_collector.queries.captures import captures_at
 from aiocop_collector.queries.errors import UnknownHotspotError
-from aiocop_collector.queries.filters import IGNORED, Filters
+from aiocop_collector.queries.fact_memory import FACT_COLUMNS, SITES_IN_FULL, SiteFacts
+from aiocop_collector.queries.filters import IGNORED, Filters, is_among
 from aiocop_collector.queries.groupings import GROUPINGS
 from aiocop_collector.queries.histograms import percentiles
 from aiocop_collector.queries.hotspots import window_answer
-from aiocop_collector.queries.members import SITE_COLUMNS, SITES_IN_FULL, Members, SiteFacts
+from aiocop_collector.queries.members import Members
+from aiocop_collector.queries.memory import Memory
 from aiocop_collector.queries.processes import processes_of
-from aiocop_collector.queries.rows import RowBuilder, milliseconds, release_names
-from aiocop_collector.queries.scope import Scope, is_among, open_scope
-from aiocop_collector.queries.span_memory import SpanMemory
+from aiocop_collector.queries.rows import RowBuilder, milliseconds
+from aiocop_collector.queries.scope import Scope, open_scope
+from aiocop_collector.queries.seen import release_names, seen_of
 from aiocop_collector.queries.triage import find_hotspot, verdict_of
 from aiocop_collector.queries.windows import parse_window
 from aiocop_collector.store.horizons import load_horizons
 from aiocop_collector.store.ids import to_hex
-from aiocop_collector.store.schema import captures, hotspots, releases, sites
+from aiocop_collector.store.schema import captures, releases, sites
 from aiocop_collector.store.totals import bins_of, counters_of
 
 T = TypeVar("T")
@@ -46,6 +48,10 @@ class _Site:
     cause: str
     fingerprint: int
     frames: str
+    first_seen_ms: int
+    last_seen_ms: int
+    first_release_id: int
+    last_release_id: int
 
     @property
     def entry_point(self) -> str:
@@ -54,7 +60,7 @@ class _Site:
 
 async def ask_hotspot(
     connection: AsyncConnection,
-    memory: SpanMemory,
+    memory: Memory,
     hotspot_id: str,
     since: str | None,
     until: str | None,
@@ -72,16 +78,19 @@ async def ask_hotspot(
     if not known:
         raise UnknownHotspotError(hotspot_id)
     active = [site for site in known if site.count or site.blocked_us]
-    shown = Members.of([(site.facts, site.packed, site.max_us) for site in active or known])
-    names = await release_names(connection, [Members.of([(site.facts, site.packed, site.max_us) for site in known])])
+    of_row = active or known
+    shown = Members([site.facts for site in of_row], [site.packed for site in of_row], [site.max_us for site in of_row])
     key = (hotspot.id,)
+    seen = await seen_of(connection, scope, {key: shown})
+    releases_seen = {one for site in known for one in (site.first_release_id, site.last_release_id)}
+    names = await release_names(connection, releases_seen)
     # What the share is a part of: everything GET /hotspots shows by default, and this one in any case.
     everything = await open_scope(connection, memory, window, Filters(), grouping, now_s, horizons)
     all_blocked_us = everything.blocked_us()
     if hotspot.status == IGNORED:
         all_blocked_us += sum(site.blocked_us for site in active)
     processes = await processes_of(connection, scope, [key])
-    row = RowBuilder(grouping, all_blocked_us, names).row(key, shown, processes.get(key, 0))
+    row = RowBuilder(grouping, all_blocked_us).row(key, shown, seen[key], processes.get(key, 0))
     slow_events = await evidence.slow_events_of(connection, hotspot.id, window)
     waiting = [event.waiting for event in slow_events if event.waiting is not None]
     return HotspotDetail(
@@ -108,22 +117,31 @@ async def _sites(connection: AsyncConnection, scope: Scope) -> list[_Site]:
     """All there are, costliest first; then the last seen first."""
     sums, max_us = scope.by_site()
     statement = (
-        select(hotspots.c.last_seen_ms, *SITE_COLUMNS, sites.c.cause, sites.c.fingerprint, sites.c.frames)
+        select(
+            *FACT_COLUMNS,
+            sites.c.cause,
+            sites.c.fingerprint,
+            sites.c.frames,
+            sites.c.first_seen_ms,
+            sites.c.last_seen_ms,
+            sites.c.first_release_id,
+            sites.c.last_release_id,
+        )
         .select_from(SITES_IN_FULL)
         .where(*scope.filters.site_conditions())
     )
     known = []
     for row in await connection.execute(statement):
-        unit = (scope.group_of[row[1]], row[1])
-        packed = sums.get(unit, 0)
-        known.append(_Site(SiteFacts(*row[:-3]), packed, *counters_of(packed), max_us.get(unit, 0), *row[-3:]))
-    known.sort(key=lambda site: (-site.blocked_us, -site.count, -site.facts.last_seen_ms, site.facts.site_id))
+        facts, others = SiteFacts(*row[: len(FACT_COLUMNS)]), row[len(FACT_COLUMNS) :]
+        packed = sums.get(facts.site_id, 0)
+        known.append(_Site(facts, packed, *counters_of(packed), max_us.get(facts.site_id, 0), *others))
+    known.sort(key=lambda site: (-site.blocked_us, -site.count, -site.last_seen_ms, site.facts.site_id))
     return known
 
 
 async def _releases(connection: AsyncConnection, scope: Scope) -> list[ReleaseTotals]:
     """Costliest first."""
-    sums, max_us = scope.summed(lambda site_release: site_release[1] if site_release[0] in scope.group_of else None)
+    sums, max_us = scope.by_release()
     statement = select(releases.c.id, releases.c.name, releases.c.first_seen_ms, releases.c.last_seen_ms)
     rows = await connection.execute(statement.where(is_among(connection, releases.c.id, sums)))
     found = []
@@ -165,10 +183,10 @@ def _site_answer(site: _Site, names: Mapping[int, str]) -> SiteAnswer:
             "p50_ms": parts.p50_ms,
             "p95_ms": parts.p95_ms,
             "p99_ms": parts.p99_ms,
-            "first_seen": to_rfc3339(facts.first_seen_ms),
-            "last_seen": to_rfc3339(facts.last_seen_ms),
-            "first_release": names.get(facts.first_release_id),
-            "last_release": names.get(facts.last_release_id),
+            "first_seen": to_rfc3339(site.first_seen_ms),
+            "last_seen": to_rfc3339(site.last_seen_ms),
+            "first_release": names.get(site.first_release_id),
+            "last_release": names.get(site.last_release_id),
         }
     )
 

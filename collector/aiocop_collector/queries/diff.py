@@ -24,13 +24,13 @@ from aiocop_collector.answers.diff import (
 from aiocop_collector.answers.words import Status
 from aiocop_collector.notation import place
 from aiocop_collector.queries.errors import BadParameterError
+from aiocop_collector.queries.fact_memory import SITES_IN_FULL
 from aiocop_collector.queries.filters import Filters
 from aiocop_collector.queries.groupings import GROUPINGS
 from aiocop_collector.queries.hotspots import window_answer
-from aiocop_collector.queries.members import SITES_IN_FULL
+from aiocop_collector.queries.memory import Memory
 from aiocop_collector.queries.rows import milliseconds
 from aiocop_collector.queries.scope import open_scope
-from aiocop_collector.queries.span_memory import SpanMemory
 from aiocop_collector.queries.windows import Window, is_interval, parse_interval, parse_window
 from aiocop_collector.store.horizons import Horizons, load_horizons
 from aiocop_collector.store.ids import to_hex
@@ -118,7 +118,7 @@ class _Side:
         return self.observed.get(service_id, _Observed())
 
 
-async def ask_diff(connection: AsyncConnection, memory: SpanMemory, question: DiffQuestion, now_s: float) -> DiffAnswer:
+async def ask_diff(connection: AsyncConnection, memory: Memory, question: DiffQuestion, now_s: float) -> DiffAnswer:
     """Raises BadParameterError."""
     horizons = await load_horizons(connection)
     base, head = _sides(question, now_s, horizons)
@@ -169,7 +169,7 @@ async def _check_release(connection: AsyncConnection, side: str, release: str, q
 
 async def _read(
     connection: AsyncConnection,
-    memory: SpanMemory,
+    memory: Memory,
     side: _Side,
     question: DiffQuestion,
     now_s: float,
@@ -198,10 +198,9 @@ async def _read(
         .where(*filters.site_conditions())
     )
     for row in await connection.execute(statement):
-        unit = ((row.id,), row.site_id)
-        packed = sums.get(unit)
+        packed = sums.get(row.site_id)
         if packed is not None:
-            side.costs.setdefault(row.id, _Cost()).add(row.line, *counters_of(packed), max_us[unit])
+            side.costs.setdefault(row.id, _Cost()).add(row.line, *counters_of(packed), max_us[row.site_id])
             side.places[row.id] = _Place(
                 row.service_id, row.service, row.environment, row.path, row.function, row.status
             )

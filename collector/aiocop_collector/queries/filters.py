@@ -1,11 +1,13 @@
 """Which activity a question is about: every filter repeatable, any value of one, all of them together."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import ColumnElement, String, cast, literal, or_, select
+from sqlalchemy import ARRAY, BigInteger, ColumnElement, String, any_, cast, func, literal, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from aiocop_collector.store.buckets import site_list
 from aiocop_collector.store.schema import hotspots, releases, services, sites
 
 IGNORED: Final = "ignored"
@@ -62,6 +64,15 @@ class Filters:
 def release_named(release_id: ColumnElement[int], names: Iterable[str]) -> ColumnElement[bool]:
     """That the release with this id has one of these names, in whatever service."""
     return release_id.in_(select(releases.c.id).where(releases.c.name.in_(tuple(names))))
+
+
+def is_among(connection: AsyncConnection, column: ColumnElement[int], numbers: Collection[int]) -> ColumnElement[bool]:
+    """That the column holds one of them: one parameter however many there are."""
+    listed = site_list(connection, numbers)
+    if connection.dialect.name == "postgresql":
+        return column == any_(literal(listed, ARRAY(BigInteger)))
+    items = func.json_each(literal(listed)).table_valued("value", name="items")
+    return column.in_(select(items.c.value))
 
 
 def _contains(text: str) -> ColumnElement[bool]:

@@ -25,9 +25,9 @@ from aiocop_collector.queries.filters import Filters
 from aiocop_collector.queries.groupings import GROUPINGS
 from aiocop_collector.queries.hotspots import window_answer
 from aiocop_collector.queries.loops import health_fields, loop_answers, loops_by_service
+from aiocop_collector.queries.memory import Memory
 from aiocop_collector.queries.rows import milliseconds
 from aiocop_collector.queries.scope import Scope, open_scope
-from aiocop_collector.queries.span_memory import SpanMemory
 from aiocop_collector.queries.windows import Window, parse_instant, parse_window
 from aiocop_collector.store.agents import chunks, read_overhead
 from aiocop_collector.store.control import load_all_wanted
@@ -47,7 +47,7 @@ class FleetQuestion:
     service: tuple[str, ...] = ()
     environment: tuple[str, ...] = ()
 
-    async def scope(self, connection: AsyncConnection, memory: SpanMemory, now_s: float) -> Scope:
+    async def scope(self, connection: AsyncConnection, memory: Memory, now_s: float) -> Scope:
         """Grouped by operation. Raises BadParameterError."""
         horizons = await load_horizons(connection)
         window = parse_window(self.since, self.until, now_s, horizons)
@@ -102,7 +102,7 @@ class _Cost:
 
 
 async def ask_services(
-    connection: AsyncConnection, memory: SpanMemory, question: FleetQuestion, now_s: float
+    connection: AsyncConnection, memory: Memory, question: FleetQuestion, now_s: float
 ) -> ServicesAnswer:
     """Every known service, by blocked time in the window."""
     scope = await question.scope(connection, memory, now_s)
@@ -149,7 +149,7 @@ async def ask_services(
 
 
 async def ask_operations(
-    connection: AsyncConnection, memory: SpanMemory, question: FleetQuestion, now_s: float
+    connection: AsyncConnection, memory: Memory, question: FleetQuestion, now_s: float
 ) -> OperationsAnswer:
     """The operations that froze loops in the window, costliest first."""
     scope = await question.scope(connection, memory, now_s)
@@ -184,11 +184,10 @@ async def _active_sites(connection: AsyncConnection, scope: Scope) -> list[_Acti
     )
     found = []
     for site_id, service_id, hotspot_id, operation, weight in await connection.execute(statement):
-        unit = (scope.group_of[site_id], site_id)
-        packed = sums.get(unit)
+        packed = sums.get(site_id)
         if packed is not None:
             found.append(
-                _ActiveSite(service_id, hotspot_id, operation, weight, *counters_of(packed), max_us=max_us[unit])
+                _ActiveSite(service_id, hotspot_id, operation, weight, *counters_of(packed), max_us=max_us[site_id])
             )
     return found
 

@@ -27,8 +27,6 @@ class Grouping:
     """Rows are told apart by these columns of sites, hotspots, services or releases."""
     key_types: tuple[type, ...]
     """Python type of each column's values: what a cursor may hold."""
-    last_seen_ms: ColumnElement[int]
-    """The largest of these in a row is when it was last seen, of all time."""
 
     @property
     def by_release(self) -> bool:
@@ -48,17 +46,12 @@ class Grouping:
 GROUPINGS: Final[Mapping[str, Grouping]] = {
     grouping.name: grouping
     for grouping in (
-        Grouping("call_site", (hotspots.c.id,), (int,), hotspots.c.last_seen_ms),
-        Grouping(
-            "entry_point",
-            (sites.c.entry_path, sites.c.entry_line, sites.c.entry_function),
-            (str, int, str),
-            sites.c.last_seen_ms,
-        ),
-        Grouping("operation", (sites.c.operation,), (str,), sites.c.last_seen_ms),
-        Grouping("fingerprint", (sites.c.fingerprint,), (int,), sites.c.last_seen_ms),
-        Grouping("line", (hotspots.c.path, sites.c.line, hotspots.c.function), (str, int, str), sites.c.last_seen_ms),
-        Grouping("service", (services.c.name,), (str,), sites.c.last_seen_ms),
-        Grouping("release", (releases.c.name,), (str,), releases.c.last_seen_ms),
+        Grouping("call_site", (hotspots.c.id,), (int,)),
+        Grouping("entry_point", (sites.c.entry_path, sites.c.entry_line, sites.c.entry_function), (str, int, str)),
+        Grouping("operation", (sites.c.operation,), (str,)),
+        Grouping("fingerprint", (sites.c.fingerprint,), (int,)),
+        Grouping("line", (hotspots.c.path, sites.c.line, hotspots.c.function), (str, int, str)),
+        Grouping("service", (services.c.name,), (str,)),
+        Grouping("release", (releases.c.name,), (str,)),
     )
 }

@@ -11,10 +11,10 @@ from aiocop_collector.queries import cursors
 from aiocop_collector.queries.cursors import Cursor
 from aiocop_collector.queries.filters import Filters
 from aiocop_collector.queries.groupings import GROUPINGS, Order, Sort
+from aiocop_collector.queries.memory import Memory
 from aiocop_collector.queries.ranking import Page, rank
 from aiocop_collector.queries.rows import rows_of
 from aiocop_collector.queries.scope import open_scope
-from aiocop_collector.queries.span_memory import SpanMemory
 from aiocop_collector.queries.windows import Window, parse_window
 from aiocop_collector.store.horizons import load_horizons
 
@@ -47,7 +47,7 @@ def window_answer(window: Window) -> WindowAnswer:
 
 
 async def ask_hotspots(
-    connection: AsyncConnection, memory: SpanMemory, question: HotspotsQuestion, now_s: float
+    connection: AsyncConnection, memory: Memory, question: HotspotsQuestion, now_s: float
 ) -> HotspotsAnswer:
     """Raises BadParameterError for a time or a cursor that cannot be used."""
     grouping = GROUPINGS[question.group_by]

@@ -24,12 +24,12 @@ async def processes_of(connection: AsyncConnection, scope: Scope, keys: Collecti
     since_s, until_s = days_around(scope.window.since_s, scope.window.until_s)
     parts = cover(since_s, until_s, RESOLUTIONS[-1], whole_days, scope.now_s, scope.horizons)
     days_s = [start_s for buckets in parts.buckets for start_s in range(buckets.start_s, buckets.end_s, DAY_S)]
-    past = await scope.memory.presence(connection, parts.spans, scope.listed)
+    past = await scope.memory.spans.presence(connection, parts.spans, scope.listed)
     if len(wanted) <= FEW_SITES:
         lately = Presence(past.bits)
-        lately.add(await read_presence(connection, days_s, wanted))
+        lately.add(await read_presence(connection, days_s, list(wanted)))
     else:
-        lately = await scope.memory.presence_on(connection, days_s, past.bits)
+        lately = await scope.memory.spans.presence_on(connection, days_s, past.bits)
     seen: dict[tuple[Key, int], int] = defaultdict(int)
     group_of = scope.group_of
     for presence in (past, lately):

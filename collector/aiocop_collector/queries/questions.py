@@ -27,7 +27,7 @@ from aiocop_collector.queries.detail import ask_hotspot
 from aiocop_collector.queries.diff import DiffQuestion, ask_diff
 from aiocop_collector.queries.fleet import AgentsQuestion, FleetQuestion, ask_agents, ask_operations, ask_services
 from aiocop_collector.queries.hotspots import HotspotsQuestion, ask_hotspots
-from aiocop_collector.queries.span_memory import SpanMemory
+from aiocop_collector.queries.memory import Memory
 from aiocop_collector.queries.stalls import StallsQuestion, ask_stalls
 from aiocop_collector.queries.timeline import ask_timeline
 from aiocop_collector.queries.triage import Decision, decide
@@ -44,7 +44,7 @@ class Queries:
     def __init__(self, engine: AsyncEngine, *, clock_s: Callable[[], float] = time.time) -> None:
         self._engine = engine
         self._clock_s = clock_s
-        self._memory = SpanMemory()
+        self._memory = Memory()
 
     async def hotspots(self, question: HotspotsQuestion) -> HotspotsAnswer:
         """What froze loops, ranked: one page."""

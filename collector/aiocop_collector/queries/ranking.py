@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiocop_collector.queries.cursors import Cursor
 from aiocop_collector.queries.groupings import Key, Order, Sort
 from aiocop_collector.queries.histograms import p99_ms_of
 from aiocop_collector.queries.scope import Scope
-from aiocop_collector.store.schema import hotspots, releases, sites
+from aiocop_collector.queries.seen import last_seen_ms_of
 from aiocop_collector.store.totals import bins_of, blocked_us_of, counters_of
 
 _NOTHING_RECORDED: Final = -1.0
@@ -49,7 +48,7 @@ async def rank(
     sums, max_us = scope.by_group()
     values: Mapping[Key, int | float]
     if sort == "last_seen":
-        values = await _last_seen_ms(connection, scope)
+        values = await last_seen_ms_of(connection, scope)
     elif sort == "max":
         values = max_us
     elif sort == "p99":
@@ -76,17 +75,3 @@ async def rank(
 def _p99_ms(packed: int, max_us: int) -> float:
     p99_ms = p99_ms_of(bins_of(packed), max_us)
     return _NOTHING_RECORDED if p99_ms is None else p99_ms
-
-
-async def _last_seen_ms(connection: AsyncConnection, scope: Scope) -> Mapping[Key, int]:
-    """When each active group was last seen, of all time: by any of its sites that were active."""
-    by_release = scope.grouping.by_release
-    source = releases if by_release else sites.join(hotspots, hotspots.c.id == sites.c.hotspot_id)
-    statement = select((releases if by_release else sites).c.id, scope.grouping.last_seen_ms).select_from(source)
-    seen_ms = dict(tuple(row) for row in (await connection.execute(statement)).all())
-    found: dict[Key, int] = {}
-    for key, (site_id, release_id) in scope.active():
-        at_ms = seen_ms[release_id if by_release else site_id]
-        if at_ms > found.get(key, -1):
-            found[key] = at_ms
-    return found

@@ -4,30 +4,32 @@ Totals of spans are remembered (span_memory.py); what is not in a span yet is re
 rule. Both are by site and release, so every filter, grouping and sort is worked out here from the same numbers.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final
 
-from sqlalchemy import ARRAY, BigInteger, ColumnElement, any_, func, literal, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from aiocop_collector.queries.fact_memory import FactsVersion
 from aiocop_collector.queries.filters import Filters
 from aiocop_collector.queries.groupings import Grouping, Key
-from aiocop_collector.queries.span_memory import SpanMemory
+from aiocop_collector.queries.memory import Memory
 from aiocop_collector.queries.windows import Window
-from aiocop_collector.store.buckets import read_bins, read_counters, site_list
+from aiocop_collector.store.buckets import read_bins, read_counters
 from aiocop_collector.store.horizons import Horizons
-from aiocop_collector.store.schema import hotspots, releases, services, sites
+from aiocop_collector.store.schema import releases
 from aiocop_collector.store.spans import Cover, Listed, cover, days_around, load_listed
-from aiocop_collector.store.totals import ANY_RELEASE, SiteRelease, Totals, blocked_us_of
-
-if TYPE_CHECKING:
-    from sqlalchemy.sql.selectable import FromClause
+from aiocop_collector.store.totals import ANY_RELEASE, Totals, blocked_us_of
 
 FEW_SITES: Final = 2_000
 """Up to here sites are looked up one by one in every bucket; above it, reading all sites of a bucket is cheaper."""
 
-Unit = TypeVar("Unit")
+Summed = tuple[dict[Key, int], dict[Key, int]]
+"""Packed sums and the longest in microseconds, by group."""
+
+SummedSites = tuple[dict[int, int], dict[int, int]]
+"""The same by site."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,113 +39,155 @@ class Scope:
     window: Window
     filters: Filters
     grouping: Grouping
+    facts_version: FactsVersion
     group_of: Mapping[int, Key]
-    """The group of each matching site; grouping by release, only that it matches."""
+    """The group of each matching site; grouping by release, only that it matches. Shared: not to be changed."""
     release_of: Mapping[int, str] | None
     """The names of the releases that count, where the filters or the grouping speak of releases."""
-    memory: SpanMemory
+    memory: Memory
     listed: Listed
     """The spans that may be read, of all days of the window."""
     parts: Cover
     """What makes up the window."""
-    spans: Totals
-    """Of the parts that are spans; by release only where `release_of` is given. Shared: not to be changed."""
+    spans: Sequence[Totals]
+    """Of the parts that are spans, to be added up; by release only where `release_of` is given. Shared: not to be
+    changed."""
     live: Totals
     """Of those that are not; bins are missing until `read_bins`."""
     now_s: float
     horizons: Horizons
 
-    def key_of(self, site_release: SiteRelease) -> Key | None:
-        """The group that a site's activity in a release belongs to; None where it does not match."""
-        site_id, release_id = site_release
-        key = self.group_of.get(site_id)
-        if key is None or self.release_of is None:
-            return key
-        release = self.release_of.get(release_id)
-        if release is None:
-            return None
-        return (release,) if self.grouping.by_release else key
+    @property
+    def totals(self) -> Sequence[Totals]:
+        """What adds up to the window."""
+        return (*self.spans, self.live)
 
-    def summed(self, unit_of: Callable[[SiteRelease], Unit | None]) -> tuple[dict[Unit, int], dict[Unit, int]]:
-        """Packed sums and the longest in microseconds, by what `unit_of` gives; None leaves out."""
-        sums: dict[Unit, int] = {}
-        max_us: dict[Unit, int] = {}
-        for totals in (self.spans, self.live):
-            longest_of = totals.max_us
-            for site_release, packed in totals.sums.items():
-                unit = unit_of(site_release)
-                if unit is not None:
-                    sums[unit] = sums.get(unit, 0) + packed
-                    longest_us = longest_of[site_release]
-                    if longest_us > max_us.get(unit, -1):
-                        max_us[unit] = longest_us
+    def by_group(self) -> Summed:
+        """Of each group that was active: its packed sum, and its longest in microseconds."""
+        if self.grouping.by_release:
+            return self._named(*self.by_release())
+        sums: dict[Key, int] = {}
+        max_us: dict[Key, int] = {}
+        group_of, release_of = self.group_of.get, self.release_of
+        for totals in self.totals:
+            for (site_id, release_id), packed, longest_us in totals.entries():
+                key = group_of(site_id)
+                if key is None or (release_of is not None and release_id not in release_of):
+                    continue
+                sums[key] = sums.get(key, 0) + packed
+                if longest_us > max_us.get(key, -1):
+                    max_us[key] = longest_us
         return sums, max_us
 
-    def by_group(self) -> tuple[dict[Key, int], dict[Key, int]]:
-        """Of each group that was active: its packed sum, and its longest in microseconds."""
-        group_of = self.group_of
-        if self.release_of is None:
-            return self.summed(lambda site_release: group_of.get(site_release[0]))
-        return self.summed(self.key_of)
+    def by_release(self) -> tuple[dict[int, int], dict[int, int]]:
+        """Of each release that counts and was active, by id. Only where `release_of` is given."""
+        sums: dict[int, int] = {}
+        max_us: dict[int, int] = {}
+        group_of, release_of = self.group_of, self.release_of or {}
+        for totals in self.totals:
+            for (site_id, release_id), packed, longest_us in totals.entries():
+                if site_id in group_of and release_id in release_of:
+                    sums[release_id] = sums.get(release_id, 0) + packed
+                    if longest_us > max_us.get(release_id, -1):
+                        max_us[release_id] = longest_us
+        return sums, max_us
+
+    def _named(self, sums_of: Mapping[int, int], longest_of: Mapping[int, int]) -> Summed:
+        """Those of releases of one name together: each service has its own."""
+        sums: dict[Key, int] = {}
+        max_us: dict[Key, int] = {}
+        for release_id, packed in sums_of.items():
+            key = self.key_of_release(release_id)
+            sums[key] = sums.get(key, 0) + packed
+            max_us[key] = max(max_us.get(key, 0), longest_of[release_id])
+        return sums, max_us
+
+    def key_of_release(self, release_id: int) -> Key:
+        """Grouping by release: the group of one that counts."""
+        return ((self.release_of or {})[release_id],)
 
     def blocked_us(self) -> int:
         """Of everything that matches."""
         return sum(map(blocked_us_of, self.by_group()[0].values()))
 
-    def by_site(
-        self, keys: Collection[Key] | None = None
-    ) -> tuple[dict[tuple[Key, int], int], dict[tuple[Key, int], int]]:
-        """The same of each site of each group (of `keys`, where given)."""
-        if keys is not None and self.release_of is None:
-            return self._of_sites(self.sites_of(keys))
-        wanted = None if keys is None else set(keys)
-
-        def unit_of(site_release: SiteRelease) -> tuple[Key, int] | None:
-            key = self.key_of(site_release)
-            return None if key is None or (wanted is not None and key not in wanted) else (key, site_release[0])
-
-        return self.summed(unit_of)
-
-    def _of_sites(self, site_ids: Iterable[int]) -> tuple[dict[tuple[Key, int], int], dict[tuple[Key, int], int]]:
-        """`by_site` of these, looked up one by one: a page has few."""
-        sums: dict[tuple[Key, int], int] = {}
-        max_us: dict[tuple[Key, int], int] = {}
-        group_of, spans, live = self.group_of, self.spans, self.live
-        for site_id in site_ids:
-            site = (site_id, ANY_RELEASE)
-            in_spans, lately = spans.sums.get(site), live.sums.get(site)
-            if in_spans is None and lately is None:
-                continue
-            unit = (group_of[site_id], site_id)
-            sums[unit] = (in_spans or 0) + (lately or 0)
-            max_us[unit] = max(spans.max_us.get(site, 0), live.max_us.get(site, 0))
+    def by_site(self, site_ids: Collection[int] | None = None) -> SummedSites:
+        """The same of each matching site that was active (of these, where given), in the releases that count."""
+        wanted: Collection[int] = self.group_of if site_ids is None else site_ids
+        if self.release_of is None and len(wanted) <= FEW_SITES:
+            return self._looked_up(wanted)
+        wanted = wanted if isinstance(wanted, Mapping) else set(wanted)
+        sums: dict[int, int] = {}
+        max_us: dict[int, int] = {}
+        release_of = self.release_of
+        for totals in self.totals:
+            for (site_id, release_id), packed, longest_us in totals.entries():
+                if site_id in wanted and (release_of is None or release_id in release_of):
+                    sums[site_id] = sums.get(site_id, 0) + packed
+                    if longest_us > max_us.get(site_id, -1):
+                        max_us[site_id] = longest_us
         return sums, max_us
 
-    def active(self) -> Iterator[tuple[Key, SiteRelease]]:
-        """The groups that were active, with what was active there; some more than once."""
-        for totals in (self.spans, self.live):
-            for site_release in totals.sums:
-                key = self.key_of(site_release)
-                if key is not None:
-                    yield key, site_release
+    def _looked_up(self, site_ids: Iterable[int]) -> SummedSites:
+        sums: dict[int, int] = {}
+        max_us: dict[int, int] = {}
+        for totals in self.totals:
+            sums_of, longest_of = totals.sums, totals.max_us
+            for site_id in site_ids:
+                site = (site_id, ANY_RELEASE)
+                packed = sums_of.get(site)
+                if packed is not None:
+                    sums[site_id] = sums.get(site_id, 0) + packed
+                    max_us[site_id] = max(max_us.get(site_id, 0), longest_of[site])
+        return sums, max_us
 
-    def sites_of(self, keys: Collection[Key]) -> list[int]:
+    def by_site_of_groups(self, keys: Collection[Key]) -> Mapping[Key, SummedSites]:
+        """Of each of these groups: `by_site` of those that are in it."""
+        found: dict[Key, SummedSites] = {key: ({}, {}) for key in keys}
+        if not self.grouping.by_release:
+            sums, max_us = self.by_site(self.sites_of(keys))
+            for site_id, packed in sums.items():
+                of_group = found[self.group_of[site_id]]
+                of_group[0][site_id], of_group[1][site_id] = packed, max_us[site_id]
+            return found
+        group_of = self.group_of
+        group_of_release = {one: found[(name,)] for one, name in (self.release_of or {}).items() if (name,) in found}
+        for totals in self.totals:
+            for (site_id, release_id), packed, longest_us in totals.entries():
+                of_release = group_of_release.get(release_id)
+                if of_release is not None and site_id in group_of:
+                    sums, max_us = of_release
+                    sums[site_id] = sums.get(site_id, 0) + packed
+                    if longest_us > max_us.get(site_id, -1):
+                        max_us[site_id] = longest_us
+        return found
+
+    def active_sites(self) -> Iterator[tuple[Key, int]]:
+        """The groups that were active, each with each of its sites that was; some more than once. Not by release."""
+        group_of, release_of = self.group_of.get, self.release_of
+        for totals in self.totals:
+            for site_id, release_id in totals.sums:
+                key = group_of(site_id)
+                if key is not None and (release_of is None or release_id in release_of):
+                    yield key, site_id
+
+    def sites_of(self, keys: Collection[Key]) -> Collection[int]:
         """All matching sites that may belong to these groups, whether active or not."""
         if self.grouping.by_release:
-            return list(self.group_of)
+            return self.group_of
         wanted = set(keys)
         return [site_id for site_id, key in self.group_of.items() if key in wanted]
 
-    async def read_bins(self, connection: AsyncConnection, site_ids: list[int] | None = None) -> None:
+    async def read_bins(self, connection: AsyncConnection, site_ids: Collection[int] | None = None) -> None:
         """Add bins to `live`: of these sites at least, or of all. Call once."""
-        if site_ids is None or len(site_ids) > FEW_SITES:
-            site_ids = _few(self.filters, self.group_of)
-        self.live.add_bins(await read_bins(connection, self.parts.buckets, site_ids))
+        few = _few(self.filters, self.group_of)
+        if site_ids is not None and len(site_ids) <= FEW_SITES:
+            few = list(site_ids)
+        self.live.add_bins(await read_bins(connection, self.parts.buckets, few))
 
 
 async def open_scope(
     connection: AsyncConnection,
-    memory: SpanMemory,
+    memory: Memory,
     window: Window,
     filters: Filters,
     grouping: Grouping,
@@ -153,7 +197,8 @@ async def open_scope(
     by_release: bool = False,
 ) -> Scope:
     """The scope as this transaction sees the store; with `by_release`, releases can be told apart in it."""
-    group_of = await _groups(connection, filters, grouping)
+    facts_version = await memory.facts.version(connection)
+    group_of = await memory.facts.groups(connection, facts_version, filters, grouping)
     release_of = None
     if by_release or grouping.by_release or filters.release:
         release_of = await _releases(connection, filters)
@@ -164,12 +209,13 @@ async def open_scope(
         window,
         filters,
         grouping,
+        facts_version,
         group_of,
         release_of,
         memory,
         listed,
         parts,
-        await memory.totals(connection, parts.spans, listed, by_release=release_of is not None),
+        await memory.spans.totals(connection, parts.spans, listed, by_release=release_of is not None),
         live if release_of is not None else live.of_any_release(),
         now_s,
         horizons,
@@ -180,27 +226,9 @@ def _few(filters: Filters, group_of: Mapping[int, Key]) -> list[int] | None:
     return sorted(group_of) if filters.narrows_sites and len(group_of) <= FEW_SITES else None
 
 
-async def _groups(connection: AsyncConnection, filters: Filters, grouping: Grouping) -> Mapping[int, Key]:
-    source: FromClause = sites.join(hotspots, hotspots.c.id == sites.c.hotspot_id)
-    if grouping.by_service:
-        source = source.join(services, services.c.id == sites.c.service_id)
-    columns = () if grouping.by_release else grouping.columns
-    statement = select(sites.c.id, *columns).select_from(source).where(*filters.site_conditions())
-    return {row[0]: tuple(row[1:]) for row in (await connection.execute(statement)).all()}
-
-
 async def _releases(connection: AsyncConnection, filters: Filters) -> Mapping[int, str]:
     statement = select(releases.c.id, releases.c.name)
     condition = filters.release_condition(releases.c.id)
     if condition is not None:
         statement = statement.where(condition)
     return dict(tuple(row) for row in await connection.execute(statement))
-
-
-def is_among(connection: AsyncConnection, column: ColumnElement[int], numbers: Collection[int]) -> ColumnElement[bool]:
-    """That the column holds one of them: one parameter however many there are."""
-    listed = site_list(connection, numbers)
-    if connection.dialect.name == "postgresql":
-        return column == any_(literal(listed, ARRAY(BigInteger)))
-    items = func.json_each(literal(listed)).table_valued("value", name="items")
-    return column.in_(select(items.c.value))

@@ -1,15 +1,15 @@
 """What spans hold, kept decoded between questions: the same windows are asked for again and again.
 
 A listed span has a version, and what is remembered goes by it: a span that was struck off and summed again is another
-one. So nothing here can be out of date, whoever wrote it; a collector needs to tell no other. Sums of the spans of a
-window are remembered in three steps (those of hours and longer, of ten minutes, of minutes), as the ends of a window
-move on by the minute and its middle does not.
+one. So nothing here can be out of date, whoever wrote it; a collector needs to tell no other. What a window is made of
+is remembered in two sums: that of hours and longer, which is the same for an hour, and that of shorter spans, which is
+another every minute, but the same for all windows that end now.
 
 Written and read on the event loop's thread only. What it gives out is shared: nobody may change it.
 """
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Final, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -18,8 +18,8 @@ from aiocop_collector.store.buckets import read_presence
 from aiocop_collector.store.spans import MINUTE_S, Listed, Span, load_packed, load_packed_presence
 from aiocop_collector.store.totals import AgentBits, Presence, Totals
 
-_STEPS_S: Final = (3600, 600, 0)
-"""The shortest spans of each step."""
+_LONG_S: Final = 3600
+"""Spans from here on are summed apart from shorter ones."""
 
 _MOST_ENTRIES: Final = 100_000
 """Sites remembered, of all that is remembered together: some 600 bytes each."""
@@ -42,24 +42,36 @@ class SpanMemory:
 
     async def totals(
         self, connection: AsyncConnection, spans: Iterable[Span], listed: Listed, *, by_release: bool
-    ) -> Totals:
-        """The sum of these spans, which this connection's transaction sees as listed. Not to be changed."""
+    ) -> Sequence[Totals]:
+        """What together is the sum of these spans, which this transaction sees as listed. Not to be changed."""
         ordered = sorted(spans, reverse=True)
-        total = Totals()
-        done: list[Span] = []
-        for shortest_s in _STEPS_S:
-            step = [span for span in ordered if span.span_s >= shortest_s]
-            if len(step) == len(done):
-                continue
-            key = ("totals", by_release, _versions(step, listed))
-            known = self._recall(key, Totals)
-            if known is None:
-                known = total.copy()
-                for one in await self._decoded(connection, step[len(done) :], listed, by_release=by_release):
-                    known.add(one)
-                self._remember(key, known, len(known))
-            total, done = known, step
-        return total
+        long = [span for span in ordered if span.span_s >= _LONG_S]
+        short = [span for span in ordered if span.span_s < _LONG_S]
+        tens = [span for span in short if span.span_s > MINUTE_S]
+        past = await self._sum(connection, Totals(), [], long, listed, by_release=by_release)
+        recent = await self._sum(connection, Totals(), [], tens, listed, by_release=by_release)
+        return past, await self._sum(connection, recent, tens, short, listed, by_release=by_release)
+
+    async def _sum(
+        self,
+        connection: AsyncConnection,
+        begun: Totals,
+        done: list[Span],
+        spans: list[Span],
+        listed: Listed,
+        *,
+        by_release: bool,
+    ) -> Totals:
+        """The sum of `spans`, of which the first are `done`: they add up to `begun`."""
+        if len(spans) == len(done):
+            return begun
+        key = ("totals", by_release, _versions(spans, listed))
+        known = self._recall(key, Totals)
+        if known is None:
+            known = begun.copy()
+            await self._add(connection, known, spans[len(done) :], listed, by_release=by_release)
+            self._remember(key, known, len(known))
+        return known
 
     async def presence(self, connection: AsyncConnection, spans: Iterable[Span], listed: Listed) -> Presence:
         """Who was seen in these spans of whole days. Not to be changed."""
@@ -93,19 +105,27 @@ class SpanMemory:
             self._remember(key, known, len(known.seen_by))
         return known
 
-    async def _decoded(
-        self, connection: AsyncConnection, spans: list[Span], listed: Listed, *, by_release: bool
-    ) -> list[Totals]:
-        """Those of a minute are remembered one by one: a window of an hour is made of them anew each minute."""
+    async def _add(
+        self, connection: AsyncConnection, totals: Totals, spans: list[Span], listed: Listed, *, by_release: bool
+    ) -> None:
+        """Those of a minute are remembered one by one: a window of an hour is made of them anew each minute. Of the
+        others only one is decoded at a time, as they are large."""
         keys = {span: ("minute", by_release, span, listed[span]) for span in spans if span.span_s == MINUTE_S}
-        found = {span: self._recall(key, Totals) for span, key in keys.items()}
-        missing = [span for span in spans if found.get(span) is None]
+        missing = []
+        for span in spans:
+            minute = self._recall(keys[span], Totals) if span in keys else None
+            if minute is None:
+                missing.append(span)
+            else:
+                totals.add(minute)
         for span, data in (await load_packed(connection, missing)).items():
-            decoded = Totals.from_bytes(data) if by_release else Totals.from_bytes(data).of_any_release()
-            found[span] = decoded
-            if span in keys:
-                self._remember(keys[span], decoded, len(decoded))
-        return [totals for totals in found.values() if totals is not None]
+            if span not in keys:
+                totals.add_bytes(data, by_release=by_release)
+                continue
+            minute = Totals()
+            minute.add_bytes(data, by_release=by_release)
+            totals.add(minute)
+            self._remember(keys[span], minute, len(minute))
 
     def _recall(self, key: Hashable, kind: type[T]) -> T | None:
         found = self._known.get(key)

@@ -4,7 +4,7 @@ As text: 86 columns take SQLAlchemy longer to put together than the database to 
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -12,10 +12,7 @@ from aiocop_collector.store.schema import BIN_COLUMNS
 from aiocop_collector.store.spans import Buckets
 from aiocop_collector.store.totals import SiteRelease, Totals, pack_bins
 
-_COUNTER_SUMS = ", ".join(
-    [*(f'CAST(sum("{name}") AS BIGINT)' for name in ("count", "slow_count", "blocked_us")), "max(max_us)"]
-)
-_BIN_SUMS = ", ".join(f"CAST(sum({name}) AS BIGINT)" for name in BIN_COLUMNS)
+_COUNTERS: Final = ('"count"', "slow_count", "blocked_us", "max_us")
 
 
 def site_list(connection: AsyncConnection, site_ids: Iterable[int]) -> list[int] | str:
@@ -43,7 +40,7 @@ async def read_counters(
     """Without bins: a fifth of the time. `site_ids`, where given, are the only sites."""
     totals = Totals()
     for some in buckets:
-        totals.add_counters(await _rows(connection, some, some.resolution.rollups.name, _COUNTER_SUMS, site_ids))
+        totals.add_counters(await _rows(connection, some, some.resolution.rollups.name, _COUNTERS, site_ids))
     return totals
 
 
@@ -54,7 +51,7 @@ async def read_bins(
     found: dict[SiteRelease, int] = {}
     for some in buckets:
         for site_id, release_id, *bins in await _rows(
-            connection, some, some.resolution.histograms.name, _BIN_SUMS, site_ids
+            connection, some, some.resolution.histograms.name, BIN_COLUMNS, site_ids
         ):
             key = (site_id, release_id)
             found[key] = found.get(key, 0) + pack_bins(bins)
@@ -62,9 +59,9 @@ async def read_bins(
 
 
 async def _rows(
-    connection: AsyncConnection, buckets: Buckets, table: str, sums: str, site_ids: Sequence[int] | None
+    connection: AsyncConnection, buckets: Buckets, table: str, columns: Sequence[str], site_ids: Sequence[int] | None
 ) -> Sequence[Any]:
-    """(site_id, release_id, sums …)."""
+    """(site_id, release_id, sums of columns …)."""
     conditions = buckets.where()
     parameters: tuple[Any, ...] = ()
     if site_ids is not None:
@@ -72,8 +69,16 @@ async def _rows(
         starts = ", ".join(map(str, buckets.starts_s))
         conditions = f"bucket_s IN ({starts}) AND {among(connection, 'site_id')}"
         parameters = (site_list(connection, site_ids),)
-    statement = f"SELECT site_id, release_id, {sums} FROM {table} WHERE {conditions} GROUP BY site_id, release_id"  # noqa: S608 see above
+    if len(buckets.starts_s) == 1:  # there is nothing to sum: a bucket has one row of each
+        statement = f"SELECT site_id, release_id, {', '.join(columns)} FROM {table} WHERE {conditions}"  # noqa: S608 see above
+    else:
+        sums = ", ".join(map(_sum, columns))
+        statement = f"SELECT site_id, release_id, {sums} FROM {table} WHERE {conditions} GROUP BY site_id, release_id"  # noqa: S608 see above
     return (await connection.exec_driver_sql(statement, parameters)).all()
+
+
+def _sum(column: str) -> str:
+    return "max(max_us)" if column == "max_us" else f"CAST(sum({column}) AS BIGINT)"
 
 
 async def read_presence(

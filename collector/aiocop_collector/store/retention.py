@@ -51,6 +51,7 @@ KEPT_FOR_EVER: Final = frozenset(
         schema.rulings,
         schema.reweighted,
         schema.control_revision,
+        schema.facts_changed,
         schema.horizons,
         schema.about,
     )

@@ -25,6 +25,7 @@ to agree on one. Times are integers: `_ms` Unix milliseconds, `bucket_s` the Uni
     summed                           which of them are there and true
     rollups_span, histograms_span,   the same as the version before kept it; its rows go with their age
     spans
+    facts_changed                    other numbers whenever what sites are has changed (see fact_triggers.py)
     horizons                         per resolution: what starts earlier was deleted
     about                            facts about the store itself
 
@@ -37,8 +38,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text, event
+from sqlalchemy.engine import Connection
 
+from aiocop_collector.store.fact_triggers import fact_triggers
 from aiocop_wire import BIN_COUNT
 
 metadata: Final = MetaData()
@@ -452,3 +455,18 @@ summed_totals: Final = Table(
     Column("presence", LargeBinary),  # of spans of whole days
     sqlite_with_rowid=False,
 )
+
+facts_changed: Final = Table(
+    "facts_changed",
+    metadata,
+    Column("change", BigInteger, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
+)
+"""Written by triggers only: what this table holds stands for one state of all facts of sites and of the status of all
+hotspots, and never comes back (see migration 0013)."""
+
+
+@event.listens_for(metadata, "after_create")
+def _make_triggers(_metadata: MetaData, connection: Connection, **_options: object) -> None:
+    for statement in fact_triggers(connection.dialect.name):
+        connection.exec_driver_sql(statement)

@@ -14,7 +14,7 @@ with four processes needs four.
 import struct
 import zlib
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -61,13 +61,20 @@ def pack_bins(bins: Iterable[int | None]) -> int:
 
 @dataclass(slots=True)
 class Totals:
-    """What each (site, release) with a row in some stretch of time adds up to there. Both have the same keys."""
+    """What each (site, release) with a row in some stretch of time adds up to there.
+
+    Both have the same keys in the same order.
+    """
 
     sums: dict[SiteRelease, int] = field(default_factory=dict)
     max_us: dict[SiteRelease, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.sums)
+
+    def entries(self) -> Iterator[tuple[SiteRelease, int, int]]:
+        """(key, packed, max_us) of each."""
+        return zip(self.sums, self.sums.values(), self.max_us.values(), strict=True)
 
     def copy(self) -> "Totals":
         return Totals(dict(self.sums), dict(self.max_us))
@@ -125,20 +132,25 @@ class Totals:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Totals":
+        totals = cls()
+        totals.add_bytes(data)
+        return totals
+
+    def add_bytes(self, data: bytes, *, by_release: bool = True) -> None:
+        """Add what `to_bytes` made; without `by_release`, with each site's releases added up."""
         raw = zlib.decompress(data)
         (entries,) = struct.unpack_from("<q", raw)
         numbers = iter(struct.unpack_from(f"<{3 * entries}q", raw, 8))
         at = 8 + 24 * entries
         sizes = struct.unpack_from(f"<{entries}H", raw, at)
         at += 2 * entries
-        totals, to_int = cls(), int.from_bytes
-        sums, max_us = totals.sums, totals.max_us
+        sums, max_us, to_int = self.sums, self.max_us, int.from_bytes
         for site_id, release_id, longest_us, size in zip(numbers, numbers, numbers, sizes, strict=True):
-            key = (site_id, release_id)
-            sums[key] = to_int(raw[at : at + size], "little")
-            max_us[key] = longest_us
+            key = (site_id, release_id if by_release else ANY_RELEASE)
+            sums[key] = sums.get(key, 0) + to_int(raw[at : at + size], "little")
+            if longest_us > max_us.get(key, -1):
+                max_us[key] = longest_us
             at += size
-        return totals
 
 
 class AgentBits:

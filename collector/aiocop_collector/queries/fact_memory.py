@@ -1,0 +1,162 @@
+"""What sites are, and which of them match, kept between questions: reading that of a fleet takes longer than adding up.
+
+Facts are what definitions, triage and rules say; when something was seen is none, as every commit changes it. Triggers
+in the database put a new number into `facts_changed` in the transaction that changes a fact, whoever does it (migration
+0013). What is remembered goes by the numbers that a question's own transaction sees: so it is never out of date, and a
+collector needs to tell no other.
+
+Written and read on the event loop's thread only. What it gives out is shared: nobody may change it.
+"""
+
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from aiocop_collector.queries.filters import Filters, is_among
+from aiocop_collector.queries.groupings import Grouping, Key
+from aiocop_collector.store.schema import facts_changed, hotspots, services, sites
+
+if TYPE_CHECKING:
+    from sqlalchemy.sql.selectable import FromClause
+
+_FEW_SITES: Final = 300
+"""Up to here sites are looked up; where more are wanted, all are read, to be remembered."""
+
+_MOST_SITES: Final = 50_000
+"""Remembered with their facts: some 300 bytes each. Of a larger store only those wanted are read, each time."""
+
+_MOST_MATCHES: Final = 80_000
+"""Sites remembered with their group, of all questions together: some 100 bytes each."""
+
+_MATCHES_OF_NONE: Final = 20
+"""What remembering that counts for besides."""
+
+FactsVersion = frozenset[int]
+"""Stands for one state of all facts."""
+
+
+class SiteFacts(NamedTuple):
+    """What a site is."""
+
+    site_id: int
+    operation: str
+    reason: str
+    weight: int
+    line: int
+    entry_path: str
+    entry_line: int
+    entry_function: str
+    advice: str
+    hotspot_id: int
+    path: str
+    function: str
+    status: str
+    service: str
+    environment: str
+
+
+FACT_COLUMNS: Final = (
+    sites.c.id,
+    sites.c.operation,
+    sites.c.reason,
+    sites.c.weight,
+    sites.c.line,
+    sites.c.entry_path,
+    sites.c.entry_line,
+    sites.c.entry_function,
+    sites.c.advice,
+    hotspots.c.id,
+    hotspots.c.path,
+    hotspots.c.function,
+    hotspots.c.status,
+    services.c.name,
+    services.c.environment,
+)
+"""`SiteFacts`, in its order. A column of `sites` or `hotspots` that is added here must be named by a trigger too."""
+
+SITES_IN_FULL: Final = sites.join(hotspots, hotspots.c.id == sites.c.hotspot_id).join(
+    services, services.c.id == sites.c.service_id
+)
+"""Where `FACT_COLUMNS` are read from."""
+
+
+class FactMemory:
+    """One per collector."""
+
+    def __init__(self, *, most_sites: int = _MOST_SITES, most_matches: int = _MOST_MATCHES) -> None:
+        self._most_sites, self._most_matches = most_sites, most_matches
+        self._version: FactsVersion | None = None
+        self._facts: Mapping[int, SiteFacts] | None = None
+        self._groups: OrderedDict[tuple[Filters, str], Mapping[int, Key]] = OrderedDict()
+        self._matches = 0
+
+    async def version(self, connection: AsyncConnection) -> FactsVersion:
+        """Of the facts as this connection's transaction sees them."""
+        return frozenset((await connection.execute(select(facts_changed.c.change))).scalars())
+
+    async def groups(
+        self, connection: AsyncConnection, version: FactsVersion, filters: Filters, grouping: Grouping
+    ) -> Mapping[int, Key]:
+        """The group of each site that matches; grouping by release, only that it matches. Not to be changed."""
+        question = (filters, grouping.name)
+        found = self._groups.get(question) if version == self._version else None
+        if found is not None:
+            self._groups.move_to_end(question)
+            return found
+        found = await _read_groups(connection, filters, grouping)
+        self._turn_to(version)
+        if question not in self._groups:
+            self._matches += len(found) + _MATCHES_OF_NONE
+        self._groups[question] = found
+        while self._matches > self._most_matches:
+            _, forgotten = self._groups.popitem(last=False)
+            self._matches -= len(forgotten) + _MATCHES_OF_NONE
+        return found
+
+    async def facts(
+        self, connection: AsyncConnection, version: FactsVersion, site_ids: Collection[int]
+    ) -> Mapping[int, SiteFacts]:
+        """Of these sites at least. Not to be changed."""
+        if self._facts is not None and version == self._version:
+            return self._facts
+        statement = select(*FACT_COLUMNS).select_from(SITES_IN_FULL)
+        if len(site_ids) <= _FEW_SITES:
+            return await _read_facts(connection, statement.where(is_among(connection, sites.c.id, site_ids)))
+        found = await _read_facts(connection, statement.limit(self._most_sites + 1))
+        if len(found) > self._most_sites:
+            return await _read_facts(connection, statement.where(is_among(connection, sites.c.id, site_ids)))
+        self._turn_to(version)
+        self._facts = found
+        return found
+
+    def _turn_to(self, version: FactsVersion) -> None:
+        """Forget what was true at another version: as a rule, at an earlier one."""
+        if version != self._version:
+            self._version, self._facts, self._matches = version, None, 0
+            self._groups.clear()
+
+
+async def _read_groups(connection: AsyncConnection, filters: Filters, grouping: Grouping) -> Mapping[int, Key]:
+    source: FromClause = sites.join(hotspots, hotspots.c.id == sites.c.hotspot_id)
+    if grouping.by_service:
+        source = source.join(services, services.c.id == sites.c.service_id)
+    columns = () if grouping.by_release else grouping.columns
+    statement = select(sites.c.id, *columns).select_from(source).where(*filters.site_conditions())
+    same: dict[Key, Key] = {}
+    found: dict[int, Key] = {}
+    for site_id, *values in (await connection.execute(statement)).all():
+        key = tuple(values)
+        found[site_id] = same.setdefault(key, key)
+    return found
+
+
+async def _read_facts(connection: AsyncConnection, statement: Any) -> Mapping[int, SiteFacts]:
+    same: dict[str, str] = {}
+    """Most texts are those of many sites."""
+    found: dict[int, SiteFacts] = {}
+    for row in (await connection.execute(statement)).all():
+        found[row[0]] = SiteFacts._make(same.setdefault(value, value) if type(value) is str else value for value in row)
+    return found

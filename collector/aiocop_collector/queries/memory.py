@@ -1,0 +1,12 @@
+"""All that a collector remembers between questions."""
+
+from aiocop_collector.queries.fact_memory import FactMemory
+from aiocop_collector.queries.span_memory import SpanMemory
+
+
+class Memory:
+    """One per collector. Its parts go by versions in the store, each read in the question's own transaction."""
+
+    def __init__(self) -> None:
+        self.spans = SpanMemory()
+        self.facts = FactMemory()
