@@ -25,7 +25,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.agent_cost.report import Rounds, at_rest_table, steps_tables, tasks_tables, web_table
+from benchmarks.agent_cost.report import (
+    Rounds,
+    at_rest_table,
+    steps_tables,
+    switching_table,
+    tasks_tables,
+    web_table,
+)
 from benchmarks.agent_cost.variants import (
     BARE,
     CALLBACK,
@@ -109,6 +116,32 @@ class Bench:
                 server.send_signal(signal.SIGTERM)
                 server.wait(timeout=30)
 
+    def switch_under_load(self, loop: str, pairs: int) -> dict[str, float]:
+        """What a request costs more, from one process: see switching.py."""
+        server_cpu, load_cpu = pinned_apart()
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            listening.set_inheritable(True)
+            program = str(ROOT / "benchmarks" / "agent_cost" / "switching.py")
+            command = [self._ours, program, loop, str(listening.fileno()), str(pairs)]
+            server = subprocess.Popen(
+                ["taskset", "-c", server_cpu, *command],
+                pass_fds=[listening.fileno()],
+                env=self.environment,
+                stdout=subprocess.PIPE,
+            )
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}/nothing"
+            loading = subprocess.Popen(
+                ["taskset", "-c", load_cpu, "wrk", "-t1", f"-c{CONNECTIONS}", "-d600s", url], stdout=subprocess.DEVNULL
+            )
+            try:
+                found: dict[str, float] = json.loads(server.stdout.readline() if server.stdout else b"")
+                return found
+            finally:
+                loading.terminate()
+                loading.wait()
+                server.send_signal(signal.SIGTERM)
+                server.communicate(timeout=30)
+
 
 def pinned_apart() -> tuple[str, str]:
     """One CPU for the server, one for the load generator."""
@@ -177,6 +210,15 @@ def measure(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
     return {"tasks": tasks, "web": web if loaded else {}, "idle": idle, "memory": memory, "steps": steps}
 
 
+def measure_switching(bench: Bench, options: argparse.Namespace) -> dict[str, Rounds]:
+    """By loop, a few times each."""
+    if not bench.collector or not shutil.which("wrk"):
+        return {}
+    print("switching on and off under load …", file=sys.stderr)
+    times = range(options.rest_rounds)
+    return {loop: [bench.switch_under_load(loop, options.pairs) for _ in times] for loop in LOOPS}
+
+
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -184,25 +226,35 @@ def main() -> None:
     parser.add_argument("--rest-rounds", type=int, default=3, help="rounds that also measure idle CPU and memory")
     parser.add_argument("--tasks", type=int, default=10_000, help="per scenario")
     parser.add_argument("--load-s", type=int, default=5, help="seconds of load per handler")
+    parser.add_argument("--pairs", type=int, default=60, help="of switching the agent off and on, per loop and time")
     parser.add_argument(
         "--quick", action="store_true", help="2 rounds of 2000 tasks and 2 s of load: a look, no result"
     )
     parser.add_argument("--python", default=sys.executable, help="the interpreter to make the environments with")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the measurements")
+    parser.add_argument(
+        "--reuse", type=Path, metavar="FILE", help="those kept before; only what is not there is measured"
+    )
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
     options = parser.parse_args()
     if options.quick:
-        options.rounds, options.rest_rounds, options.tasks, options.load_s = 2, 1, 2000, 2
+        options.rounds, options.rest_rounds, options.tasks, options.load_s, options.pairs = 2, 1, 2000, 2, 20
+    measured = json.loads(options.reuse.read_text()) if options.reuse else {}
     with running_collector() as collector:
-        measured = measure(Bench(options.python, collector), options)
+        bench = Bench(options.python, collector)
+        if "tasks" not in measured:
+            measured |= measure(bench, options)
+        if "switching" not in measured:
+            measured["switching"] = measure_switching(bench, options)
     version, _ = interpreter_of(options.python)
     lines = [*tasks_tables(measured["tasks"])]
     lines += web_table(measured["web"]) if measured["web"] else []
+    lines += switching_table(measured["switching"]) if measured["switching"] else []
     lines += at_rest_table(measured["idle"], measured["memory"])
     lines += steps_tables(measured["steps"])
     print("\n".join(lines))
     if options.json:
-        options.json.write_text(json.dumps({"python": version, "rounds": options.rounds, **measured}, indent=1))
+        options.json.write_text(json.dumps({**measured, "python": version, "rounds": options.rounds}, indent=1))
     if options.write:
         PAGE.write_text("\n".join([_introduction(version, options), *lines]))
 

@@ -74,6 +74,28 @@ def web_table(by_loop: dict[str, dict[str, Rounds]]) -> list[str]:
     return ["## FastAPI under wrk, requests per second in % of bare (aim: 98)", "", *_table(headings, rows)]
 
 
+def switching_table(by_loop: dict[str, Rounds]) -> list[str]:
+    """What a request costs more, from one process that switches the agent off and on."""
+    rows = [
+        [
+            loop,
+            *(spread(one[name] for one in rounds) for name in ("bare_us", "loop_us", "others_us", "slices")),
+            spread(100 * one["bare_us"] / (one["bare_us"] + one["loop_us"] + one["others_us"]) for one in rounds),
+        ]
+        for loop, rounds in by_loop.items()
+    ]
+    headings = ["loop", "switched off, µs", "added on the loop's thread, µs", "added in other threads, µs"]
+    return [
+        "## The same handler that does nothing, in one process that switches the agent off and on, CPU per request",
+        "",
+        "In pairs of a fifth of a second each, so that what differs between processes does not matter",
+        "(`benchmarks/agent_cost/switching.py`). The audit hook is there in both; FastAPI asks for `id()` three times",
+        "per request, which are three audit events.",
+        "",
+        *_table([*headings, "slices per request", "requests in % of switched off"], rows),
+    ]
+
+
 def steps_tables(rounds: Sequence[dict[str, dict[str, float]]]) -> list[str]:
     """Where the time goes: nanoseconds per step, the interpreter's own share beside what the agent makes of it."""
 
