@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector as MetricSource
 
+from aiocop_collector.store.activity import Cost
 from aiocop_collector.store.loops import LoopTotals
 from aiocop_collector.store.size import Size
 from aiocop_collector.store.transaction import Outcome
@@ -122,17 +123,23 @@ class Metrics:
         for service_id, names in activity.services.items():
             if service_id not in self._services and len(self._services) < MAX_SERVICES:
                 self._services[service_id] = names
+        by_service: dict[tuple[str, str], Cost] = {}
         for hotspot_id, cost in activity.hotspots.items():
-            labels = self._service(cost.service_id)
-            self._blocked_s.labels(*labels).inc(cost.blocked_us / 1e6)
-            self._calls.labels(*labels).inc(cost.count)
-            self._slow.labels(*labels).inc(cost.slow_count)
+            summed = by_service.setdefault(self._service(cost.service_id), Cost(cost.service_id))
+            summed.count += cost.count
+            summed.slow_count += cost.slow_count
+            summed.blocked_us += cost.blocked_us
             totals = self._hotspots.get(hotspot_id)
             if totals is not None:
                 totals[0] += cost.blocked_us
                 totals[1] += cost.count
             elif len(self._hotspots) < MAX_TRACKED:
                 self._hotspots[hotspot_id] = [cost.blocked_us, cost.count]
+        for labels, summed in by_service.items():
+            # A counter cannot go down; what a death added to a stall is taken away again where it was none (stalls.py).
+            self._blocked_s.labels(*labels).inc(max(0, summed.blocked_us) / 1e6)
+            self._calls.labels(*labels).inc(max(0, summed.count))
+            self._slow.labels(*labels).inc(max(0, summed.slow_count))
         for service_id, loops in activity.loops.items():
             self._count_loops(self._service(service_id), loops)
         for (service_id, reason), amount in activity.dropped.items():

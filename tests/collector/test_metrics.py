@@ -138,6 +138,17 @@ def test_cardinality_is_bounded_whatever_is_sent():
     assert of(found, "aiocop_collector_database_up") == 0
 
 
+def test_a_death_that_is_taken_back_lowers_no_counter():
+    """Alone in its commit: what the agent counts itself may come in another one."""
+    metrics = Metrics()
+    for cost in (Cost(1, 1, 1, 5_000_000), Cost(1, -1, -1, -5_000_000)):
+        metrics.count_commit(outcome(services={1: ("shop", "")}, hotspots={7: cost}), 0.1)
+    found = page(metrics)
+    assert of(found, "aiocop_blocking_calls_total", service="shop") == 1
+    assert of(found, "aiocop_blocked_seconds_total", service="shop") == 5
+    assert of(found, "aiocop_slow_slices_total", service="shop") == 1
+
+
 def test_two_collectors_share_no_registry():
     one, other = Metrics(), Metrics()
     one.count_commit(outcome(services={1: ("shop", "")}, hotspots={1: Cost(1, 5, 0, 9)}), 0.1)
