@@ -11,7 +11,7 @@ from tests.support.sql import create_database
 from aiocop_collector.arrivals import Arrival
 from aiocop_collector.counters import Counters
 from aiocop_collector.store.database import open_engine, prepare
-from aiocop_collector.store.loops import read_recent, recent_with
+from aiocop_collector.store.loops import add_recent, read_recent, recent_text
 from aiocop_collector.store.writer import Store
 from aiocop_wire import LoopDelta, percentile_ms, to_sparse
 from aiocop_wire.histogram import BIN_COUNT
@@ -109,6 +109,13 @@ async def test_an_agent_shows_its_loops_of_late_and_an_older_one_none(url):
     assert (first["thread_name"], second["thread_name"], first["loop"]) == ("thread-1", "thread-2", "asyncio")
     assert (first["loop_ms"], first["loop_blocked_ms"], first["blocked_share"]) == (3000, 150, 0.05)
     assert (first["timers"], first["lag_max_ms"], first["waiting_max"]) == (12, 20.5, 7)
+
+
+def recent_with(text: str | None, loops: list[LoopDelta], started_at_ms: int, ended_at_ms: int) -> str:
+    """`agents.loops` after one more report."""
+    recent = read_recent(text)
+    add_recent(recent, loops, started_at_ms, ended_at_ms)
+    return recent_text(recent)
 
 
 def test_what_is_lately_is_the_minute_before_and_this_one():

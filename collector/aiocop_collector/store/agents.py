@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from aiocop_collector.arrivals import Arrival, Transport
 from aiocop_collector.store import ids
 from aiocop_collector.store.delivery import Delivery
-from aiocop_collector.store.loops import recent_with
+from aiocop_collector.store.loops import RecentLoop, add_recent, read_recent, recent_text
 from aiocop_collector.store.schema import agents
 from aiocop_collector.store.statements import Statements
 from aiocop_wire import Controlled, Health, Identity, Overhead
@@ -46,6 +46,7 @@ class AgentRecord:
         self._health = Health(row["recorded"], row["slices"], row["agent_cpu_us"], read_overhead(row["overhead"]))
         self._told = read_told(row["control"])
         self._loops: str | None = row["loops"]
+        self._recent: list[RecentLoop] | None = None  # what `_loops` says, once a report adds to it
         self._dropped_before = self._dropped
         self._duplicated_before: int = row["reports_duplicated"]
 
@@ -78,7 +79,9 @@ class AgentRecord:
             return False
         if report.loops:
             ended_at_ms = report.started_at_ms + report.span_ms
-            self._loops = recent_with(self._loops, report.loops, report.started_at_ms, ended_at_ms)
+            if self._recent is None:
+                self._recent = read_recent(self._loops)
+            add_recent(self._recent, report.loops, report.started_at_ms, ended_at_ms)
         if latest:
             self._dropped = dict(report.dropped)
             self._health = report.health
@@ -112,7 +115,7 @@ class AgentRecord:
             self._health.agent_cpu_us,
             _overhead_text(self._health.overhead),
             _told_text(self._told),
-            self._loops,
+            self._loops if self._recent is None else recent_text(self._recent),
         )
 
 

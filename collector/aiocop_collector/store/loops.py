@@ -6,6 +6,7 @@ Both are sums of what reports say (aiocop_wire.LoopDelta), of new reports only, 
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Final
 
 from sqlalchemy import Table
@@ -16,6 +17,9 @@ from aiocop_collector.store.statements import ADD, LARGEST, Statements
 from aiocop_wire import LoopDelta
 
 _LARGEST: Final = ("waiting_max", "lag_max_us")
+_PEAKS: Final = tuple([LOOP_COUNTERS.index(name) for name in _LARGEST])
+_SUMS: Final = tuple([index for index in range(len(LOOP_COUNTERS)) if index not in _PEAKS])
+_counters: Final = attrgetter(*LOOP_COUNTERS)  # of a LoopDelta
 _MINUTE_MS: Final = 60_000
 _MAX_RECENT: Final = 64
 _KEY: Final = ("bucket_s", "service_id")
@@ -28,14 +32,17 @@ class LoopTotals:
     counters: list[int] = field(default_factory=lambda: [0] * len(LOOP_COUNTERS))
     bins: dict[int, int] = field(default_factory=dict)
 
-    def add(self, counters: Iterable[int], sparse_bins: Sequence[int]) -> None:
-        own = self.counters
-        for index, amount in enumerate(counters):
-            total = max(own[index], amount) if LOOP_COUNTERS[index] in _LARGEST else own[index] + amount
-            own[index] = min(total, MAX_TOTAL)
-        for position in range(0, len(sparse_bins), 2):
-            index = sparse_bins[position]
-            self.bins[index] = min(self.bins.get(index, 0) + sparse_bins[position + 1], MAX_TOTAL)
+    def add(self, counters: Sequence[int], sparse_bins: Sequence[int]) -> None:
+        own, bins = self.counters, self.bins
+        for index in _SUMS:
+            own[index] += counters[index]
+        for index in _PEAKS:
+            if counters[index] > own[index]:
+                own[index] = counters[index]
+        if max(own) > MAX_TOTAL:
+            own[:] = [min(total, MAX_TOTAL) for total in own]
+        for index, count in zip(sparse_bins[::2], sparse_bins[1::2], strict=True):
+            bins[index] = min(bins.get(index, 0) + count, MAX_TOTAL)
 
     def merge(self, other: "LoopTotals") -> None:
         self.add(other.counters, other.sparse_bins())
@@ -46,10 +53,6 @@ class LoopTotals:
     def named(self) -> dict[str, int]:
         """Counters by name."""
         return dict(zip(LOOP_COUNTERS, self.counters, strict=True))
-
-
-def _counters(delta: LoopDelta) -> list[int]:
-    return [getattr(delta, name) for name in LOOP_COUNTERS]
 
 
 class LoopFold:
@@ -128,29 +131,29 @@ def read_recent(text: str | None) -> list[RecentLoop]:
     ]
 
 
-def recent_with(text: str | None, loops: Iterable[LoopDelta], started_at_ms: int, ended_at_ms: int) -> str:
-    """`agents.loops` after one more report."""
-    known = {loop.number: loop for loop in read_recent(text)}
+def add_recent(recent: list[RecentLoop], loops: Iterable[LoopDelta], started_at_ms: int, ended_at_ms: int) -> None:
+    """Take in one more report, and leave out loops that nothing was heard of for two minutes."""
+    known = {loop.number: loop for loop in recent}
     for delta in loops:
-        recent = known.get(delta.number)
-        if recent is None:
-            recent = known[delta.number] = RecentLoop(delta.number, "", "", [], 0)
-        recent.thread_name, recent.loop = delta.thread_name, delta.loop
-        recent.until_ms = max(recent.until_ms, ended_at_ms)
-        if not recent.parts or started_at_ms - recent.parts[-1][0] >= _MINUTE_MS:
-            recent.parts = [*recent.parts[-1:], (started_at_ms, LoopTotals())]
-        recent.parts[-1][1].add(_counters(delta), delta.lag_bins)
+        loop = known.get(delta.number)
+        if loop is None:
+            loop = known[delta.number] = RecentLoop(delta.number, "", "", [], 0)
+        loop.thread_name, loop.loop = delta.thread_name, delta.loop
+        loop.until_ms = max(loop.until_ms, ended_at_ms)
+        if not loop.parts or started_at_ms - loop.parts[-1][0] >= _MINUTE_MS:
+            loop.parts = [*loop.parts[-1:], (started_at_ms, LoopTotals())]
+        loop.parts[-1][1].add(_counters(delta), delta.lag_bins)
     alive = [loop for loop in known.values() if loop.until_ms > ended_at_ms - 2 * _MINUTE_MS]
-    return _recent_text(sorted(alive, key=lambda loop: loop.number)[:_MAX_RECENT])
+    recent[:] = sorted(alive, key=attrgetter("number"))[:_MAX_RECENT]
 
 
 def _totals(counters: list[int], bins: list[int]) -> LoopTotals:
-    totals = LoopTotals()
-    totals.add(counters, bins)
-    return totals
+    """As `recent_text` wrote them."""
+    return LoopTotals(counters, dict(zip(bins[::2], bins[1::2], strict=True)))
 
 
-def _recent_text(loops: Iterable[RecentLoop]) -> str:
+def recent_text(loops: Iterable[RecentLoop]) -> str:
+    """What `read_recent` reads."""
     items: list[Any] = [
         [
             loop.number,
