@@ -263,9 +263,9 @@ def _decode_deltas(*deltas: object) -> tuple:
     return decode(msgpack.packb(["report", body])).deltas
 
 
-@pytest.mark.parametrize("extra", [[], [[1, 2, 3, 4, 5]], [[*_USUAL, "from the future"]]])
+@pytest.mark.parametrize("extra", [[], [_USUAL] * 99, [_USUAL] * 99 + [[1, 2, 3, 4, 5]], [[*_USUAL, "newer"]]])
 def test_the_least_and_the_most_that_a_delta_can_say_are_taken(extra):
-    """`extra` are deltas of other peers: with one of them in a report, all are checked in another way."""
+    """`extra` decides in which way they are checked: many, or one of an older or a newer peer among them."""
     decoded = _decode_deltas(_LEAST, _MOST, _USUAL, *extra)
     assert all(type(delta) is SiteDelta for delta in decoded)
     expected = [(*delta[:5], tuple(delta[5])) for delta in (_LEAST, _MOST, _USUAL)]
@@ -290,7 +290,7 @@ _WRONG_DELTAS = [
 ]
 
 
-@pytest.mark.parametrize("others", [[], [_LEAST, _MOST], [[1, 2, 3, 4, 5]]])
+@pytest.mark.parametrize("others", [[], [_LEAST, _MOST] * 9, [[1, 2, 3, 4, 5]] * 9], ids=["few", "many", "older"])
 @pytest.mark.parametrize("wrong", _WRONG_DELTAS, ids=repr)
 def test_a_delta_out_of_bounds_is_refused_wherever_it_is(wrong, others):
     for sent in ([wrong, *others], [*others, wrong]):
@@ -300,7 +300,7 @@ def test_a_delta_out_of_bounds_is_refused_wherever_it_is(wrong, others):
 
 def test_bins_of_odd_lengths_do_not_make_up_for_each_other():
     with pytest.raises(MalformedMessageError):
-        _decode_deltas(_with(5, [1]), _with(5, [2, 3, 4]))
+        _decode_deltas(_with(5, [1]), _with(5, [2, 3, 4]), *[_USUAL] * 99)
 
 
 _numbers = st.integers(-2, 3) | st.integers(0, _U64) | st.booleans() | st.none() | st.floats()
@@ -310,7 +310,7 @@ _any_deltas = st.lists(
 
 
 @settings(deadline=None, max_examples=300)
-@given(_any_deltas, st.lists(deltas, max_size=3))
+@given(_any_deltas, st.lists(deltas, min_size=9, max_size=10))
 def test_deltas_are_taken_together_as_they_are_taken_alone(some, good):
     def verdict(*deltas: object) -> list | None:
         try:
