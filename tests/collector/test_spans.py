@@ -15,6 +15,7 @@ from tests.support.known_activity import NOW_S
 
 from aiocop_collector.arrivals import Arrival
 from aiocop_collector.counters import Counters
+from aiocop_collector.queries.columns import Columns
 from aiocop_collector.store import schema
 from aiocop_collector.store.checks import check_store
 from aiocop_collector.store.condense import MINUTE_GRACE_S, claim_spans, finish, missing_spans, sum_span
@@ -24,7 +25,7 @@ from aiocop_collector.store.retention import kept_span
 from aiocop_collector.store.schema import RESOLUTIONS
 from aiocop_collector.store.snapshot import snapshot
 from aiocop_collector.store.spans import DAY_S, SPANS, Span, cover
-from aiocop_collector.store.totals import AgentBits, Presence, Totals, bins_of, counters_of, pack_bins
+from aiocop_collector.store.totals import AgentBits, Presence, Totals, counters_of, pack_bins, split_packed, unpack_bins
 from aiocop_collector.store.writer import Store
 from aiocop_wire import SiteDelta
 
@@ -119,6 +120,19 @@ async def test_answers_are_the_same_with_without_and_with_some_spans(engine):
     assert await sum_all(engine) > 0, "what was struck off is summed again"
     assert await sum_all(engine) == 0
     assert await answers(engine) == without
+
+
+async def test_answers_are_the_same_however_many_sites_there_are(engine, monkeypatch):
+    """What is looked up where sites are few is passed by, or added up in the database, where they are many."""
+    await sum_all(engine, int(NOW_S) - 7200)  # the last two hours are read row by row
+    as_few = await answers(engine)
+    for module in ("scope", "seen", "processes"):
+        monkeypatch.setattr(f"aiocop_collector.queries.{module}.FEW_SITES", 0)
+    monkeypatch.setattr("aiocop_collector.queries.fact_memory._FEW_SITES", 0)
+    monkeypatch.setattr("aiocop_collector.queries.columns._LOOK_UP_COSTS", 1_000_000)
+    for few in (-1, 1_000_000):
+        monkeypatch.setattr("aiocop_collector.queries.seen._FEW_OTHERS", few)
+        assert await answers(engine) == as_few
 
 
 async def test_spans_are_read_at_all(engine):
@@ -272,6 +286,10 @@ def test_a_month_takes_few_parts():
         assert lately_s >= now_s - 180, "only what has come lately is read row by row"
 
 
+def bins_of(packed: int) -> list[int]:
+    return list(unpack_bins(split_packed(packed)[1]) or [0] * 86)
+
+
 def test_packed_totals_are_what_they_were():
     randomly = random.Random(3)
     totals = Totals()
@@ -283,12 +301,38 @@ def test_packed_totals_are_what_they_were():
         totals.add_bins({key: pack_bins(bins)})
         packed = totals.sums[key]
         assert [*counters_of(packed), totals.max_us[key]] == counters
-        assert (bins_of(packed) or [0] * 86) == [count or 0 for count in bins]
+        assert bins_of(packed) == [count or 0 for count in bins]
     unpacked = Totals.from_bytes(totals.to_bytes())
     assert unpacked == totals
     unpacked.add(totals)
     assert all(bins_of(both) == [2 * n for n in bins_of(totals.sums[key])] for key, both in unpacked.sums.items())
     assert unpacked.max_us == totals.max_us
+
+
+@pytest.mark.parametrize("by_release", [True, False])
+def test_columns_hold_what_totals_held(by_release):
+    randomly = random.Random(5)
+    totals = Totals()
+    for site_id in range(-50, 50):
+        for release_id in randomly.sample(range(-9, 9), 3):
+            key = (site_id, release_id)
+            totals.add_counters([(*key, *[randomly.getrandbits(42) for _ in range(4)])])
+            if site_id % 5:
+                empty = [None] * (site_id % 40)
+                totals.add_bins(
+                    {key: pack_bins([*empty, *randomly.choices((None, 1, 1 << 40), k=20), *[None] * 60][:86])}
+                )
+    totals = totals if by_release else totals.of_any_release()
+    columns = Columns.of(totals, by_release=by_release)
+    again = Totals()
+    columns.add_to(again)
+    assert again == totals
+    every = sorted(columns.entries())
+    assert {(site_id, release_id): max_us for site_id, release_id, _, max_us in every} == totals.max_us
+    for sites in (range(-60, 60, 2), {7, 8, 9}, {1000}):
+        assert sorted(columns.entries_of(sites)) == [entry for entry in every if entry[0] in sites]
+    for position, (*_, bins, first) in enumerate(columns.histograms()):
+        assert columns.bins_at(position) == bins << 64 * first
 
 
 def test_packed_presence_is_what_it_was_whatever_the_bits():

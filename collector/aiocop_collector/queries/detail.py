@@ -30,7 +30,7 @@ from aiocop_collector.queries.windows import parse_window
 from aiocop_collector.store.horizons import load_horizons
 from aiocop_collector.store.ids import to_hex
 from aiocop_collector.store.schema import captures, releases, sites
-from aiocop_collector.store.totals import bins_of, counters_of
+from aiocop_collector.store.totals import counters_of, unpack_bins
 
 T = TypeVar("T")
 
@@ -41,6 +41,7 @@ class _Site:
 
     facts: SiteFacts
     packed: int
+    bins: int
     count: int
     slow_count: int
     blocked_us: int
@@ -73,7 +74,6 @@ async def ask_hotspot(
     filters = Filters(hotspot_id=hotspot.id, status=STATUSES)
     grouping = GROUPINGS["call_site"]
     scope = await open_scope(connection, memory, window, filters, grouping, now_s, horizons, by_release=True)
-    await scope.read_bins(connection)
     known = await _sites(connection, scope)
     if not known:
         raise UnknownHotspotError(hotspot_id)
@@ -90,7 +90,9 @@ async def ask_hotspot(
     if hotspot.status == IGNORED:
         all_blocked_us += sum(site.blocked_us for site in active)
     processes = await processes_of(connection, scope, [key])
-    row = RowBuilder(grouping, all_blocked_us).row(key, shown, seen[key], processes.get(key, 0))
+    row = RowBuilder(grouping, all_blocked_us).row(
+        key, shown, sum(site.bins for site in of_row), seen[key], processes.get(key, 0)
+    )
     slow_events = await evidence.slow_events_of(connection, hotspot.id, window)
     waiting = [event.waiting for event in slow_events if event.waiting is not None]
     return HotspotDetail(
@@ -116,6 +118,7 @@ async def ask_hotspot(
 async def _sites(connection: AsyncConnection, scope: Scope) -> list[_Site]:
     """All there are, costliest first; then the last seen first."""
     sums, max_us = scope.by_site()
+    bins = await scope.bins_of_sites(connection, scope.group_of)
     statement = (
         select(
             *FACT_COLUMNS,
@@ -134,7 +137,16 @@ async def _sites(connection: AsyncConnection, scope: Scope) -> list[_Site]:
     for row in await connection.execute(statement):
         facts, others = SiteFacts(*row[: len(FACT_COLUMNS)]), row[len(FACT_COLUMNS) :]
         packed = sums.get(facts.site_id, 0)
-        known.append(_Site(facts, packed, *counters_of(packed), max_us.get(facts.site_id, 0), *others))
+        known.append(
+            _Site(
+                facts,
+                packed,
+                bins.get(facts.site_id, 0),
+                *counters_of(packed),
+                max_us.get(facts.site_id, 0),
+                *others,
+            )
+        )
     known.sort(key=lambda site: (-site.blocked_us, -site.count, -site.last_seen_ms, site.facts.site_id))
     return known
 
@@ -163,7 +175,7 @@ async def _releases(connection: AsyncConnection, scope: Scope) -> list[ReleaseTo
 
 def _site_answer(site: _Site, names: Mapping[int, str]) -> SiteAnswer:
     facts = site.facts
-    parts = percentiles(bins_of(site.packed), site.max_us)
+    parts = percentiles(unpack_bins(site.bins), site.max_us)
     return SiteAnswer.model_validate(
         {
             "id": to_hex(facts.site_id),

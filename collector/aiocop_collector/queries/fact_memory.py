@@ -9,7 +9,7 @@ Written and read on the event loop's thread only. What it gives out is shared: n
 """
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import select
@@ -131,6 +131,14 @@ class FactMemory:
         self._turn_to(version)
         self._facts = found
         return found
+
+    async def sites_without(
+        self, connection: AsyncConnection, version: FactsVersion, site_ids: Set[int]
+    ) -> Collection[int]:
+        """All sites there are but these."""
+        if self._facts is not None and version == self._version:
+            return self._facts.keys() - site_ids
+        return set((await connection.execute(select(sites.c.id))).scalars()) - site_ids
 
     def _turn_to(self, version: FactsVersion) -> None:
         """Forget what was true at another version: as a rule, at an earlier one."""

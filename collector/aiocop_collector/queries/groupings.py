@@ -33,6 +33,11 @@ class Grouping:
         return self.name == "release"
 
     @property
+    def has_few_groups(self) -> bool:
+        """Whether a group has many sites, as a rule, so that adding up in the database hands out little."""
+        return self.name in ("operation", "service", "release")
+
+    @property
     def by_service(self) -> bool:
         return self.name == "service"
 

@@ -25,7 +25,7 @@ class Members:
 
     facts: Sequence[SiteFacts]
     packed: Sequence[int]
-    """Of each: counters and histogram, see totals.py."""
+    """The counters of each, see totals.py."""
     max_us: Sequence[int]
 
     def costliest_first(self) -> list[int]:

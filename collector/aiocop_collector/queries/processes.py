@@ -24,20 +24,22 @@ async def processes_of(connection: AsyncConnection, scope: Scope, keys: Collecti
     since_s, until_s = days_around(scope.window.since_s, scope.window.until_s)
     parts = cover(since_s, until_s, RESOLUTIONS[-1], whole_days, scope.now_s, scope.horizons)
     days_s = [start_s for buckets in parts.buckets for start_s in range(buckets.start_s, buckets.end_s, DAY_S)]
-    past = await scope.memory.spans.presence(connection, parts.spans, scope.listed)
-    if len(wanted) <= FEW_SITES:
-        lately = Presence(past.bits)
-        lately.add(await read_presence(connection, days_s, list(wanted)))
-    else:
-        lately = await scope.memory.spans.presence_on(connection, days_s, past.bits)
     seen: dict[tuple[Key, int], int] = defaultdict(int)
-    group_of = scope.group_of
-    for presence in (past, lately):
-        seen_by, service_of = presence.seen_by, presence.service_of
-        for site_id in wanted:
-            bits = seen_by.get(site_id)
-            if bits is not None:
-                seen[group_of[site_id], service_of[site_id]] |= bits
+    group_of, memory = scope.group_of, scope.memory.spans
+    if len(wanted) <= FEW_SITES:
+        past = await memory.past_presence(connection, parts.spans, scope.listed)
+        lately = Presence(past.bits)
+        lately.add(await read_presence(connection, days_s, sorted(wanted)))
+        for presence in (past, lately):
+            for site_id in wanted:
+                bits = presence.seen_by.get(site_id)
+                if bits is not None:
+                    seen[group_of[site_id], presence.service_of[site_id]] |= bits
+    else:
+        past = await memory.presence(connection, parts.spans, days_s, scope.listed)
+        for site_id, bits in past.seen_by.items():
+            if site_id in wanted:
+                seen[group_of[site_id], past.service_of[site_id]] |= bits
     if scope.release_of is None:
         return _counted(seen)
     return await _of_releases(connection, scope, seen, past.bits)

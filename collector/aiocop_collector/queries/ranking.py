@@ -11,7 +11,7 @@ from aiocop_collector.queries.groupings import Key, Order, Sort
 from aiocop_collector.queries.histograms import p99_ms_of
 from aiocop_collector.queries.scope import Scope
 from aiocop_collector.queries.seen import last_seen_ms_of
-from aiocop_collector.store.totals import bins_of, blocked_us_of, counters_of
+from aiocop_collector.store.totals import blocked_us_of, counters_of, unpack_bins
 
 _NOTHING_RECORDED: Final = -1.0
 """Sorts groups without a percentile below all others."""
@@ -35,24 +35,23 @@ class Page:
     blocked_us: int
     """Of all groups on all pages."""
     has_more: bool
-    has_bins: bool
-    """Whether ranking needed the bins of the live part, so that they are read."""
+    bins: Mapping[Key, int] | None
+    """The histogram of each group, where ranking needed them."""
 
 
 async def rank(
     connection: AsyncConnection, scope: Scope, sort: Sort, order: Order, limit: int, cursor: Cursor | None
 ) -> Page:
     """At most `limit` groups after the cursor. Ties are broken by key, ascending."""
-    if sort == "p99":
-        await scope.read_bins(connection)
     sums, max_us = scope.by_group()
+    bins = await scope.bins_of_groups(connection) if sort == "p99" else None
     values: Mapping[Key, int | float]
     if sort == "last_seen":
         values = await last_seen_ms_of(connection, scope)
     elif sort == "max":
         values = max_us
-    elif sort == "p99":
-        values = {key: _p99_ms(packed, max_us[key]) for key, packed in sums.items()}
+    elif bins is not None:
+        values = {key: _p99_ms(bins.get(key, 0), max_us[key]) for key in sums}
     elif sort == "blocked_time":
         values = {key: blocked_us_of(packed) for key, packed in sums.items()}
     else:
@@ -68,10 +67,10 @@ async def rank(
         total=len(sums),
         blocked_us=sum(map(blocked_us_of, sums.values())),
         has_more=len(ranked) > limit,
-        has_bins=sort == "p99",
+        bins=bins,
     )
 
 
-def _p99_ms(packed: int, max_us: int) -> float:
-    p99_ms = p99_ms_of(bins_of(packed), max_us)
+def _p99_ms(bins: int, max_us: int) -> float:
+    p99_ms = p99_ms_of(unpack_bins(bins), max_us)
     return _NOTHING_RECORDED if p99_ms is None else p99_ms

@@ -18,7 +18,7 @@ from aiocop_collector.queries.ranking import Page
 from aiocop_collector.queries.scope import Scope
 from aiocop_collector.queries.seen import Seen, seen_of
 from aiocop_collector.store.ids import to_hex
-from aiocop_collector.store.totals import bins_of, counters_of
+from aiocop_collector.store.totals import counters_of, unpack_bins
 
 
 def milliseconds(us: int) -> float:
@@ -35,13 +35,12 @@ async def rows_of(connection: AsyncConnection, scope: Scope, page: Page) -> list
     if not page.ranked:
         return []
     keys = [group.key for group in page.ranked]
-    if not page.has_bins:
-        await scope.read_bins(connection, scope.sites_of(keys))
+    bins = await scope.bins_of_groups(connection, keys) if page.bins is None else page.bins
     members = await members_of(connection, scope, keys)
     seen = await seen_of(connection, scope, members)
     processes = await processes_of(connection, scope, keys)
     builder = RowBuilder(scope.grouping, page.blocked_us)
-    return [builder.row(key, members[key], seen[key], processes.get(key, 0)) for key in keys]
+    return [builder.row(key, members[key], bins.get(key, 0), seen[key], processes.get(key, 0)) for key in keys]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +50,13 @@ class RowBuilder:
     grouping: Grouping
     total_blocked_us: int
 
-    def row(self, key: Key, members: Members, seen: Seen, processes: int) -> Hotspot:
-        """`members` are the group's active sites."""
+    def row(self, key: Key, members: Members, bins: int, seen: Seen, processes: int) -> Hotspot:
+        """`members` are the group's active sites, `bins` is their histogram."""
         packed_of = members.packed_by_operation()
         packed, max_us = sum(packed_of.values()), max(members.max_us)
         score = max([facts.weight for facts in members.facts])
         count, slow_count, blocked_us = counters_of(packed)
-        parts = percentiles(bins_of(packed), max_us)
+        parts = percentiles(unpack_bins(bins), max_us)
         fields: dict[str, Any] = {
             "service": members.common(lambda facts: facts.service),
             "environment": members.common(lambda facts: facts.environment),

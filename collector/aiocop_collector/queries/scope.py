@@ -4,13 +4,16 @@ Totals of spans are remembered (span_memory.py); what is not in a span yet is re
 rule. Both are by site and release, so every filter, grouping and sort is worked out here from the same numbers.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Final
+from functools import lru_cache
+from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import BigInteger, Select, cast, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from aiocop_collector.queries.columns import Columns
 from aiocop_collector.queries.fact_memory import FactsVersion
 from aiocop_collector.queries.filters import Filters
 from aiocop_collector.queries.groupings import Grouping, Key
@@ -18,15 +21,15 @@ from aiocop_collector.queries.memory import Memory
 from aiocop_collector.queries.windows import Window
 from aiocop_collector.store.buckets import read_bins, read_counters
 from aiocop_collector.store.horizons import Horizons
-from aiocop_collector.store.schema import releases
+from aiocop_collector.store.schema import BIN_COLUMNS, Resolution, hotspots, releases, services, sites
 from aiocop_collector.store.spans import Cover, Listed, cover, days_around, load_listed
-from aiocop_collector.store.totals import ANY_RELEASE, Totals, blocked_us_of
+from aiocop_collector.store.totals import LANE_BITS, blocked_us_of, pack_bins
 
 FEW_SITES: Final = 2_000
 """Up to here sites are looked up one by one in every bucket; above it, reading all sites of a bucket is cheaper."""
 
 Summed = tuple[dict[Key, int], dict[Key, int]]
-"""Packed sums and the longest in microseconds, by group."""
+"""Packed counters and the longest in microseconds, by group."""
 
 SummedSites = tuple[dict[int, int], dict[int, int]]
 """The same by site."""
@@ -49,32 +52,25 @@ class Scope:
     """The spans that may be read, of all days of the window."""
     parts: Cover
     """What makes up the window."""
-    spans: Sequence[Totals]
-    """Of the parts that are spans, to be added up; by release only where `release_of` is given. Shared: not to be
-    changed."""
-    live: Totals
-    """Of those that are not; bins are missing until `read_bins`."""
+    columns: Sequence[Columns]
+    """What adds up to the window: of spans, which is shared and not to be changed, and of buckets, without bins. By
+    release only where `release_of` is given."""
     now_s: float
     horizons: Horizons
 
-    @property
-    def totals(self) -> Sequence[Totals]:
-        """What adds up to the window."""
-        return (*self.spans, self.live)
-
     def by_group(self) -> Summed:
-        """Of each group that was active: its packed sum, and its longest in microseconds."""
+        """Of each group that was active: its packed counters, and its longest in microseconds."""
         if self.grouping.by_release:
             return self._named(*self.by_release())
         sums: dict[Key, int] = {}
         max_us: dict[Key, int] = {}
         group_of, release_of = self.group_of.get, self.release_of
-        for totals in self.totals:
-            for (site_id, release_id), packed, longest_us in totals.entries():
+        for columns in self.columns:
+            for site_id, release_id, counters, longest_us in columns.entries():
                 key = group_of(site_id)
                 if key is None or (release_of is not None and release_id not in release_of):
                     continue
-                sums[key] = sums.get(key, 0) + packed
+                sums[key] = sums.get(key, 0) + counters
                 if longest_us > max_us.get(key, -1):
                     max_us[key] = longest_us
         return sums, max_us
@@ -84,21 +80,31 @@ class Scope:
         sums: dict[int, int] = {}
         max_us: dict[int, int] = {}
         group_of, release_of = self.group_of, self.release_of or {}
-        for totals in self.totals:
-            for (site_id, release_id), packed, longest_us in totals.entries():
+        for columns in self.columns:
+            for site_id, release_id, counters, longest_us in columns.entries():
                 if site_id in group_of and release_id in release_of:
-                    sums[release_id] = sums.get(release_id, 0) + packed
+                    sums[release_id] = sums.get(release_id, 0) + counters
                     if longest_us > max_us.get(release_id, -1):
                         max_us[release_id] = longest_us
         return sums, max_us
+
+    def active_releases(self) -> set[int]:
+        """Those of `by_release`."""
+        group_of, release_of = self.group_of, self.release_of or {}
+        return {
+            release_id
+            for columns in self.columns
+            for site_id, release_id in zip(columns.site_ids, columns.releases(), strict=True)
+            if site_id in group_of and release_id in release_of
+        }
 
     def _named(self, sums_of: Mapping[int, int], longest_of: Mapping[int, int]) -> Summed:
         """Those of releases of one name together: each service has its own."""
         sums: dict[Key, int] = {}
         max_us: dict[Key, int] = {}
-        for release_id, packed in sums_of.items():
+        for release_id, counters in sums_of.items():
             key = self.key_of_release(release_id)
-            sums[key] = sums.get(key, 0) + packed
+            sums[key] = sums.get(key, 0) + counters
             max_us[key] = max(max_us.get(key, 0), longest_of[release_id])
         return sums, max_us
 
@@ -113,76 +119,115 @@ class Scope:
     def by_site(self, site_ids: Collection[int] | None = None) -> SummedSites:
         """The same of each matching site that was active (of these, where given), in the releases that count."""
         wanted: Collection[int] = self.group_of if site_ids is None else site_ids
-        if self.release_of is None and len(wanted) <= FEW_SITES:
-            return self._looked_up(wanted)
-        wanted = wanted if isinstance(wanted, Mapping) else set(wanted)
         sums: dict[int, int] = {}
         max_us: dict[int, int] = {}
-        release_of = self.release_of
-        for totals in self.totals:
-            for (site_id, release_id), packed, longest_us in totals.entries():
-                if site_id in wanted and (release_of is None or release_id in release_of):
-                    sums[site_id] = sums.get(site_id, 0) + packed
-                    if longest_us > max_us.get(site_id, -1):
-                        max_us[site_id] = longest_us
-        return sums, max_us
-
-    def _looked_up(self, site_ids: Iterable[int]) -> SummedSites:
-        sums: dict[int, int] = {}
-        max_us: dict[int, int] = {}
-        for totals in self.totals:
-            sums_of, longest_of = totals.sums, totals.max_us
-            for site_id in site_ids:
-                site = (site_id, ANY_RELEASE)
-                packed = sums_of.get(site)
-                if packed is not None:
-                    sums[site_id] = sums.get(site_id, 0) + packed
-                    max_us[site_id] = max(max_us.get(site_id, 0), longest_of[site])
+        for columns in self.columns:
+            for site_id, release_id, counters, longest_us in columns.entries_of(wanted):
+                if self.release_of is None or release_id in self.release_of:
+                    sums[site_id] = sums.get(site_id, 0) + counters
+                    max_us[site_id] = max(max_us.get(site_id, 0), longest_us)
         return sums, max_us
 
     def by_site_of_groups(self, keys: Collection[Key]) -> Mapping[Key, SummedSites]:
         """Of each of these groups: `by_site` of those that are in it."""
         found: dict[Key, SummedSites] = {key: ({}, {}) for key in keys}
-        if not self.grouping.by_release:
-            sums, max_us = self.by_site(self.sites_of(keys))
-            for site_id, packed in sums.items():
+        wanted = self.sites_of(keys)
+        if len(wanted) <= FEW_SITES and not self.grouping.by_release:
+            sums, max_us = self.by_site(wanted)
+            for site_id, counters in sums.items():
                 of_group = found[self.group_of[site_id]]
-                of_group[0][site_id], of_group[1][site_id] = packed, max_us[site_id]
+                of_group[0][site_id], of_group[1][site_id] = counters, max_us[site_id]
             return found
-        group_of = self.group_of
-        group_of_release = {one: found[(name,)] for one, name in (self.release_of or {}).items() if (name,) in found}
-        for totals in self.totals:
-            for (site_id, release_id), packed, longest_us in totals.entries():
-                of_release = group_of_release.get(release_id)
-                if of_release is not None and site_id in group_of:
-                    sums, max_us = of_release
-                    sums[site_id] = sums.get(site_id, 0) + packed
+        group_of, release_of, by_release = self.group_of.get, self.release_of, self.grouping.by_release
+        of_release = {one: found.get((name,)) for one, name in (release_of or {}).items()}
+        for columns in self.columns:
+            for site_id, release_id, counters, longest_us in columns.entries():
+                key = group_of(site_id)
+                if key is None or (release_of is not None and release_id not in release_of):
+                    continue
+                of_this = of_release[release_id] if by_release else found.get(key)
+                if of_this is not None:
+                    sums, max_us = of_this
+                    sums[site_id] = sums.get(site_id, 0) + counters
                     if longest_us > max_us.get(site_id, -1):
                         max_us[site_id] = longest_us
         return found
 
-    def active_sites(self) -> Iterator[tuple[Key, int]]:
-        """The groups that were active, each with each of its sites that was; some more than once. Not by release."""
-        group_of, release_of = self.group_of.get, self.release_of
-        for totals in self.totals:
-            for site_id, release_id in totals.sums:
-                key = group_of(site_id)
-                if key is not None and (release_of is None or release_id in release_of):
-                    yield key, site_id
+    async def bins_of_sites(self, connection: AsyncConnection, site_ids: Collection[int]) -> Mapping[int, int]:
+        """The histogram of each of these sites, in the releases that count; for few sites."""
+        found: dict[int, int] = defaultdict(int)
+        release_of = self.release_of
+        for columns in self.columns:
+            for site_id in site_ids:
+                for position in columns.positions_of(site_id):
+                    if release_of is None or columns.release_at(position) in release_of:
+                        found[site_id] += columns.bins_at(position)
+        in_buckets = await read_bins(connection, self.parts.buckets, list(site_ids))
+        for (site_id, release_id), bins in in_buckets.items():
+            if release_of is None or release_id in release_of:
+                found[site_id] += bins
+        return found
 
-    def sites_of(self, keys: Collection[Key]) -> Collection[int]:
+    async def bins_of_groups(
+        self, connection: AsyncConnection, keys: Collection[Key] | None = None
+    ) -> Mapping[Key, int]:
+        """The histogram of each group (of these, where given)."""
+        found: dict[Key, int] = defaultdict(int)
+        wanted = None if keys is None else self.sites_of(keys)
+        if wanted is not None and len(wanted) <= FEW_SITES and not self.grouping.by_release:
+            for site_id, bins in (await self.bins_of_sites(connection, wanted)).items():
+                found[self.group_of[site_id]] += bins
+            return found
+        # By the bin they begin at: adding is quicker than moving each to where it belongs.
+        beginning_at: list[dict[Any, int]] = [{} for _ in BIN_COLUMNS]
+        group_of, release_of, by_release = self.group_of.get, self.release_of, self.grouping.by_release
+        for columns in self.columns:
+            for site_id, release_id, bins, first in columns.histograms():
+                key = group_of(site_id)
+                if key is None or (release_of is not None and release_id not in release_of):
+                    continue
+                unit = release_id if by_release else key
+                of_unit = beginning_at[first]
+                of_unit[unit] = of_unit.get(unit, 0) + bins
+        for first, of_unit in enumerate(beginning_at):
+            for unit, bins in of_unit.items():
+                found[self.key_of_release(unit) if by_release else unit] += bins << LANE_BITS * first
+        for key, bins in await self._bins_of_buckets(connection):
+            found[key] += bins
+        return found
+
+    async def _bins_of_buckets(self, connection: AsyncConnection) -> list[tuple[Key, int]]:
+        """Of the groups of what is in no span: added up in the database, which has to hand out less then."""
+        found: list[tuple[Key, int]] = []
+        columns = len(self.grouping.columns)
+        for some in self.parts.buckets:
+            bucket_s = some.resolution.histograms.c.bucket_s
+            statement = _bins_by_group(some.resolution, self.grouping).where(
+                bucket_s >= some.start_s, bucket_s < some.end_s, *self.filters.site_conditions()
+            )
+            condition = self.filters.release_condition(some.resolution.histograms.c.release_id)
+            if condition is not None:
+                statement = statement.where(condition)
+            rows = (await connection.execute(statement)).all()
+            found += [(tuple(row[:columns]), pack_bins(row[columns:])) for row in rows]
+        return found
+
+    def active_sites(self) -> Set[int]:
+        """Those of `by_site`."""
+        group_of, release_of = self.group_of, self.release_of
+        return {
+            site_id
+            for columns in self.columns
+            for site_id, release_id in zip(columns.site_ids, columns.releases(), strict=True)
+            if site_id in group_of and (release_of is None or release_id in release_of)
+        }
+
+    def sites_of(self, keys: Collection[Key]) -> Set[int]:
         """All matching sites that may belong to these groups, whether active or not."""
         if self.grouping.by_release:
-            return self.group_of
+            return self.group_of.keys()
         wanted = set(keys)
-        return [site_id for site_id, key in self.group_of.items() if key in wanted]
-
-    async def read_bins(self, connection: AsyncConnection, site_ids: Collection[int] | None = None) -> None:
-        """Add bins to `live`: of these sites at least, or of all. Call once."""
-        few = _few(self.filters, self.group_of)
-        if site_ids is not None and len(site_ids) <= FEW_SITES:
-            few = list(site_ids)
-        self.live.add_bins(await read_bins(connection, self.parts.buckets, few))
+        return {site_id for site_id, key in self.group_of.items() if key in wanted}
 
 
 async def open_scope(
@@ -205,6 +250,9 @@ async def open_scope(
     listed = await load_listed(connection, *days_around(window.since_s, window.until_s))
     parts = cover(window.since_s, window.until_s, window.resolution, listed, now_s, horizons)
     live = await read_counters(connection, parts.buckets, _few(filters, group_of))
+    if release_of is None:
+        live = live.of_any_release()
+    spans = await memory.spans.totals(connection, parts.spans, listed, by_release=release_of is not None)
     return Scope(
         window,
         filters,
@@ -215,8 +263,7 @@ async def open_scope(
         memory,
         listed,
         parts,
-        await memory.spans.totals(connection, parts.spans, listed, by_release=release_of is not None),
-        live if release_of is not None else live.of_any_release(),
+        [*spans, Columns.of(live, by_release=release_of is not None)],
         now_s,
         horizons,
     )
@@ -232,3 +279,18 @@ async def _releases(connection: AsyncConnection, filters: Filters) -> Mapping[in
     if condition is not None:
         statement = statement.where(condition)
     return dict(tuple(row) for row in await connection.execute(statement))
+
+
+@lru_cache
+def _bins_by_group(resolution: Resolution, grouping: Grouping) -> Select[Any]:
+    """The key and the bins of each group; putting 86 columns together takes as long as adding them up."""
+    histograms = resolution.histograms
+    source = histograms.join(sites, sites.c.id == histograms.c.site_id).join(
+        hotspots, hotspots.c.id == sites.c.hotspot_id
+    )
+    if grouping.by_service:
+        source = source.join(services, services.c.id == sites.c.service_id)
+    if grouping.by_release:
+        source = source.join(releases, releases.c.id == histograms.c.release_id)
+    sums = [cast(func.sum(histograms.c[name]), BigInteger) for name in BIN_COLUMNS]
+    return select(*grouping.columns, *sums).select_from(source).group_by(*grouping.columns)

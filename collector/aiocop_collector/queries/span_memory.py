@@ -9,11 +9,12 @@ Written and read on the event loop's thread only. What it gives out is shared: n
 """
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from typing import Final, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from aiocop_collector.queries.columns import Columns
 from aiocop_collector.store.buckets import read_presence
 from aiocop_collector.store.spans import MINUTE_S, Listed, Span, load_packed, load_packed_presence
 from aiocop_collector.store.totals import AgentBits, Presence, Totals
@@ -28,7 +29,7 @@ _MOST_AGENTS: Final = 200_000
 """Bits given out before all presence is forgotten: agents come and go."""
 
 Versions = tuple[tuple[Span, int], ...]
-T = TypeVar("T", Totals, Presence)
+T = TypeVar("T", Columns, Presence)
 
 
 class SpanMemory:
@@ -42,38 +43,66 @@ class SpanMemory:
 
     async def totals(
         self, connection: AsyncConnection, spans: Iterable[Span], listed: Listed, *, by_release: bool
-    ) -> Sequence[Totals]:
+    ) -> Sequence[Columns]:
         """What together is the sum of these spans, which this transaction sees as listed. Not to be changed."""
         ordered = sorted(spans, reverse=True)
         long = [span for span in ordered if span.span_s >= _LONG_S]
         short = [span for span in ordered if span.span_s < _LONG_S]
         tens = [span for span in short if span.span_s > MINUTE_S]
-        past = await self._sum(connection, Totals(), [], long, listed, by_release=by_release)
-        recent = await self._sum(connection, Totals(), [], tens, listed, by_release=by_release)
-        return past, await self._sum(connection, recent, tens, short, listed, by_release=by_release)
+        past = await self._sum(connection, None, [], long, listed, by_release=by_release)
+        recent = await self._sum(connection, None, [], tens, listed, by_release=by_release)
+        if len(short) > len(tens):
+            recent = await self._sum(connection, recent, tens, short, listed, by_release=by_release)
+        return [part for part in (past, recent) if part is not None]
 
     async def _sum(
         self,
         connection: AsyncConnection,
-        begun: Totals,
+        begun: Columns | None,
         done: list[Span],
         spans: list[Span],
         listed: Listed,
         *,
         by_release: bool,
-    ) -> Totals:
-        """The sum of `spans`, of which the first are `done`: they add up to `begun`."""
-        if len(spans) == len(done):
-            return begun
+    ) -> Columns | None:
+        """The sum of `spans`, of which the first are `done`: they add up to `begun`. None for no spans."""
+        if not spans:
+            return None
         key = ("totals", by_release, _versions(spans, listed))
-        known = self._recall(key, Totals)
+        known = self._recall(key, Columns)
         if known is None:
-            known = begun.copy()
-            await self._add(connection, known, spans[len(done) :], listed, by_release=by_release)
+            totals = Totals()
+            if begun is not None:
+                begun.add_to(totals)
+            await self._add(connection, totals, spans[len(done) :], listed, by_release=by_release)
+            known = Columns.of(totals, by_release=by_release)
             self._remember(key, known, len(known))
         return known
 
-    async def presence(self, connection: AsyncConnection, spans: Iterable[Span], listed: Listed) -> Presence:
+    async def _add(
+        self, connection: AsyncConnection, totals: Totals, spans: list[Span], listed: Listed, *, by_release: bool
+    ) -> None:
+        """Those of a minute are remembered one by one: a window of an hour is made of them anew each minute. Of the
+        others only one is decoded at a time, as they are large."""
+        keys = {span: ("minute", by_release, span, listed[span]) for span in spans if span.span_s == MINUTE_S}
+        missing = []
+        for span in spans:
+            minute = self._recall(keys[span], Columns) if span in keys else None
+            if minute is None:
+                missing.append(span)
+            else:
+                minute.add_to(totals)
+        for span, data in (await load_packed(connection, missing)).items():
+            if span not in keys:
+                totals.add_bytes(data, by_release=by_release)
+                continue
+            decoded = Totals()
+            decoded.add_bytes(data, by_release=by_release)
+            minute = Columns.of(decoded, by_release=by_release)
+            minute.add_to(totals)
+            self._remember(keys[span], minute, len(minute))
+
+    async def past_presence(self, connection: AsyncConnection, spans: Iterable[Span], listed: Listed) -> Presence:
         """Who was seen in these spans of whole days. Not to be changed."""
         if len(self._bits) > _MOST_AGENTS:
             self._known.clear()
@@ -88,44 +117,25 @@ class SpanMemory:
             self._remember(key, known, len(known.seen_by))
         return known
 
-    async def presence_on(self, connection: AsyncConnection, days_s: Iterable[int], bits: AgentBits) -> Presence:
-        """Who was seen on these days, in `bits` of what `presence` gave out. Not to be changed."""
+    async def presence(
+        self, connection: AsyncConnection, spans: Collection[Span], days_s: Iterable[int], listed: Listed
+    ) -> Presence:
+        """Who was seen in these spans of whole days, and on these days. Not to be changed."""
+        past = await self.past_presence(connection, spans, listed)
         days = tuple(sorted(days_s))
         if not days:
-            return Presence(bits)
+            return past
         counted = await connection.exec_driver_sql(
             f"SELECT count(*) FROM presence WHERE day_s IN ({', '.join(map(str, days))})"  # noqa: S608 integers
         )
         # Rows are only ever added to a day, so as many as there were are the same ones.
-        key = ("presence on", days, counted.scalar_one())
+        key = ("presence to", _versions(sorted(spans, reverse=True), listed), days, counted.scalar_one())
         known = self._recall(key, Presence)
-        if known is None or known.bits is not bits:
-            known = Presence(bits)
+        if known is None or known.bits is not past.bits:
+            known = past.copy()
             known.add(await read_presence(connection, days))
             self._remember(key, known, len(known.seen_by))
         return known
-
-    async def _add(
-        self, connection: AsyncConnection, totals: Totals, spans: list[Span], listed: Listed, *, by_release: bool
-    ) -> None:
-        """Those of a minute are remembered one by one: a window of an hour is made of them anew each minute. Of the
-        others only one is decoded at a time, as they are large."""
-        keys = {span: ("minute", by_release, span, listed[span]) for span in spans if span.span_s == MINUTE_S}
-        missing = []
-        for span in spans:
-            minute = self._recall(keys[span], Totals) if span in keys else None
-            if minute is None:
-                missing.append(span)
-            else:
-                totals.add(minute)
-        for span, data in (await load_packed(connection, missing)).items():
-            if span not in keys:
-                totals.add_bytes(data, by_release=by_release)
-                continue
-            minute = Totals()
-            minute.add_bytes(data, by_release=by_release)
-            totals.add(minute)
-            self._remember(keys[span], minute, len(minute))
 
     def _recall(self, key: Hashable, kind: type[T]) -> T | None:
         found = self._known.get(key)
@@ -135,7 +145,7 @@ class SpanMemory:
         remembered, _ = found
         return remembered if isinstance(remembered, kind) else None
 
-    def _remember(self, key: Hashable, found: Totals | Presence, entries: int) -> None:
+    def _remember(self, key: Hashable, found: Columns | Presence, entries: int) -> None:
         _, before = self._known.get(key, (None, 0))
         self._known[key] = (found, entries)
         self._entries += entries - before

@@ -47,7 +47,7 @@ async def read_counters(
 async def read_bins(
     connection: AsyncConnection, buckets: Iterable[Buckets], site_ids: Sequence[int] | None = None
 ) -> dict[SiteRelease, int]:
-    """Packed bins. `site_ids`, where given, are the only sites."""
+    """Bins alone (totals.py). `site_ids`, where given, are the only sites."""
     found: dict[SiteRelease, int] = {}
     for some in buckets:
         for site_id, release_id, *bins in await _rows(

@@ -14,7 +14,7 @@ with four processes needs four.
 import struct
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -30,6 +30,7 @@ ANY_RELEASE: Final = 0
 LANE_BITS: Final = 64
 _FIRST_BIN_BIT: Final = 3 * LANE_BITS
 _LANE: Final = (1 << LANE_BITS) - 1
+_COUNTERS: Final = (1 << _FIRST_BIN_BIT) - 1
 _LANE_BYTES: Final = LANE_BITS // 8
 _BIN_BYTES: Final = BIN_COUNT * _LANE_BYTES
 _LEVEL: Final = 1  # of zlib: level 6 takes three times as long for a tenth less
@@ -44,9 +45,18 @@ def blocked_us_of(packed: int) -> int:
     return packed >> 2 * LANE_BITS & _LANE
 
 
-def bins_of(packed: int) -> Sequence[int] | None:
-    """A count per bin; None where nothing was recorded."""
-    bins = packed >> _FIRST_BIN_BIT
+def split_packed(packed: int) -> tuple[int, int]:
+    """Its counters, and its bins alone."""
+    return packed & _COUNTERS, packed >> _FIRST_BIN_BIT
+
+
+def join_packed(counters: int, bins: int) -> int:
+    """What `split_packed` split."""
+    return counters | bins << _FIRST_BIN_BIT
+
+
+def unpack_bins(bins: int) -> Sequence[int] | None:
+    """What `pack_bins` packed; None where nothing was recorded."""
     return memoryview(bins.to_bytes(_BIN_BYTES, "little")).cast("Q").tolist() if bins else None
 
 
@@ -55,29 +65,19 @@ def pack_counters(count: int, slow_count: int, blocked_us: int) -> int:
 
 
 def pack_bins(bins: Iterable[int | None]) -> int:
-    """`bins` as they are in a row of a histogram table: None where empty."""
-    return int.from_bytes(array("Q", [count or 0 for count in bins]).tobytes(), "little") << _FIRST_BIN_BIT
+    """Bins alone, of what a row of a histogram table has: None or zero where empty."""
+    return int.from_bytes(array("Q", [count or 0 for count in bins]).tobytes(), "little")
 
 
 @dataclass(slots=True)
 class Totals:
-    """What each (site, release) with a row in some stretch of time adds up to there.
-
-    Both have the same keys in the same order.
-    """
+    """What each (site, release) with a row in some stretch of time adds up to there. Both have the same keys."""
 
     sums: dict[SiteRelease, int] = field(default_factory=dict)
     max_us: dict[SiteRelease, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.sums)
-
-    def entries(self) -> Iterator[tuple[SiteRelease, int, int]]:
-        """(key, packed, max_us) of each."""
-        return zip(self.sums, self.sums.values(), self.max_us.values(), strict=True)
-
-    def copy(self) -> "Totals":
-        return Totals(dict(self.sums), dict(self.max_us))
 
     def add(self, other: "Totals") -> None:
         """Add what another stretch of time holds."""
@@ -110,12 +110,11 @@ class Totals:
         return totals
 
     def add_bins(self, bins: Mapping[SiteRelease, int]) -> None:
-        """Add packed bins of what has counters here, with its release or for any."""
+        """Add bins alone, of what has counters here."""
         sums = self.sums
-        for site_release, packed in bins.items():
-            key = site_release if site_release in sums else (site_release[0], ANY_RELEASE)
+        for key, of_key in bins.items():
             if key in sums:
-                sums[key] += packed
+                sums[key] += of_key << _FIRST_BIN_BIT
 
     def to_bytes(self) -> bytes:
         """Compressed: the number of entries; of all entries site_id, release_id and max_us; their sizes; their sums."""
