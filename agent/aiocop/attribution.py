@@ -47,11 +47,12 @@ def starved_ns(glimpse: Moment | None, ended: Moment, elapsed_ns: int) -> int:
     return max(0, min(ended.times.queued_ns - glimpse.times.queued_ns - early_ns, elapsed_ns))
 
 
-def waited_ns(before: Moment | None, after: Moment) -> int:
-    """Time between two moments in which a thread was not ready to run; 0 where unknown."""
-    if before is None or before.times is None or after.times is None:
+def waited_ns(glimpse: Moment | None, ended: Moment, elapsed_ns: int) -> int:
+    """Time of a slice in which its thread was not ready to run, at least; 0 where unknown. `glimpse` is as above."""
+    if glimpse is None or glimpse.times is None or ended.times is None:
         return 0
-    return max(0, after.at_ns - before.at_ns - after.times.ready_ns + before.times.ready_ns)
+    waited_ns = ended.at_ns - glimpse.at_ns - ended.times.ready_ns + glimpse.times.ready_ns
+    return max(0, waited_ns - max(0, ended.at_ns - elapsed_ns - glimpse.at_ns))
 
 
 def gil_wait_ns(before: Moment | None, after: Moment, switch_interval_ns: int, explained_ns: int = 0) -> int:
@@ -66,7 +67,7 @@ def gil_wait_ns(before: Moment | None, after: Moment, switch_interval_ns: int, e
     """
     if before is None or before.times is None or after.times is None:
         return 0
-    idle_ns = waited_ns(before, after) - explained_ns
+    idle_ns = waited_ns(before, after, after.at_ns - before.at_ns) - explained_ns
     worked_ns = after.times.cpu_ns - before.times.cpu_ns
     asked_ns = (after.times.runs - before.times.runs - 2) * switch_interval_ns - worked_ns
     if idle_ns <= 0 or 2 * asked_ns <= idle_ns:

@@ -77,7 +77,7 @@ class Blame(LoopThreads):
             return 0
 
     def _starved_ns(self, thread: LoopThread, ended: Moment, elapsed_ns: int) -> int:
-        idle_ns = min(waited_ns(thread.glimpse, ended), elapsed_ns - thread.nested_ns)
+        idle_ns = min(waited_ns(thread.glimpse, ended, elapsed_ns), elapsed_ns - thread.nested_ns)
         stopped_ns = self.starvation.stopped_ns(ended.at_ns - elapsed_ns, idle_ns)
         host_ns = starved_ns(thread.glimpse, ended, elapsed_ns) + stopped_ns
         return min(host_ns, elapsed_ns - thread.nested_ns + thread.excused_ns)
