@@ -9,7 +9,7 @@ from aiocop_collector.deferred import load
 
 _NEEDED: Final = (
     "aiosqlite", "alembic", "fastapi", "httptools", "httpx", "platformdirs", "pydantic", "pydantic_settings",
-    "pytimeparse", "rich", "sqlalchemy", "structlog", "typer", "uvicorn", "uvloop",
+    "pytimeparse", "rich", "sqlalchemy", "typer", "uvicorn", "uvloop",
 )  # fmt: skip
 """What the extra [collector] installs: the agent's installation brings none of it."""
 

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import structlog
-
 from aiocop_collector.config_file import Webhook, read_config
 from aiocop_collector.counters import Counters
 from aiocop_collector.deferred import load
 from aiocop_collector.errors import CollectorError
+from aiocop_collector.log import Log
 from aiocop_collector.metrics import Metrics
 from aiocop_collector.receive import Controls, Heartbeats, UdpReceiver, UnixReceiver
 from aiocop_collector.rules_file import RulesFile
@@ -69,7 +68,7 @@ class Collector:
         self._ending: set[asyncio.Task[None]] = set()
         self._held = contextlib.ExitStack()
         self._settings = settings
-        self._log = structlog.get_logger("aiocop_collector")
+        self._log = Log()
 
     async def start(self) -> None:
         """Migrate, bind, receive. Raises CollectorError, with nothing left open."""

@@ -44,7 +44,7 @@ def _no_trailing_slash(text: str) -> str:
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Webhook(_Table):
@@ -106,7 +106,7 @@ class ConfigFile(_Table):
     """What a file said, without the settings that have flags."""
 
     public_url: Annotated[str, Field(pattern="^https?://"), AfterValidator(_no_trailing_slash)] | None = None
-    metrics: MetricsTable = MetricsTable()
+    metrics: MetricsTable = Field(default_factory=MetricsTable)
     webhooks: tuple[Webhook, ...] = ()
     budgets: tuple[Budget, ...] = ()
 
@@ -122,7 +122,7 @@ class ConfigFile(_Table):
 def read_config(path: Path | None, settings_names: Iterable[str] = ()) -> tuple[ConfigFile, Mapping[str, Any]]:
     """What the file says, and those of its values that have flags. Raises SettingsError."""
     if path is None:
-        return ConfigFile(), {}
+        return ConfigFile.model_construct(), {}
     content = read_toml(path, "the configuration")
     names = set(settings_names)
     settings = {name: value for name, value in content.items() if name in names}

@@ -17,7 +17,6 @@ from itertools import pairwise
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
-import structlog
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
@@ -37,6 +36,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from prometheus_client.core import Metric, Sample
 
 from aiocop_collector.errors import SettingsError
+from aiocop_collector.log import Log
 from aiocop_collector.scraping import Scraper
 from aiocop_wire import __version__
 
@@ -60,7 +60,7 @@ class OtlpExport:
         self._started_ns = time.time_ns()
         self._task: asyncio.Task[None] | None = None
         self._failing = False
-        self._log = structlog.get_logger("aiocop_collector.otlp")
+        self._log = Log("otlp")
         self._said = _LastSaid()
         exporter_log = logging.getLogger("opentelemetry.exporter")
         exporter_log.addHandler(self._said)

@@ -27,10 +27,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from aiocop_collector.errors import SettingsError
+from aiocop_collector.log import Log
 from aiocop_collector.toml_file import explain, read_toml
 
 FOLLOW_INTERVAL_S: Final = 5.0
@@ -45,7 +45,7 @@ Glob = Annotated[str, Field(min_length=1, max_length=1000)]
 class Rule(BaseModel):
     """One table of the file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     path: Glob = "*"
     function: Glob = "*"
@@ -92,7 +92,7 @@ class CallSite:
 class Rules(BaseModel):
     """What a file says."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     rules: tuple[Rule, ...] = Field(default=(), max_length=_MAX_RULES)
 
@@ -131,7 +131,7 @@ class RulesFile:
         self._path = path
         self._seen = self._version()
         self.rules = read_rules(path)
-        self._log = structlog.get_logger("aiocop_collector.rules")
+        self._log = Log("rules")
 
     async def follow(self, use: Callable[[Rules], None]) -> None:
         """Tell `use` of each change, for ever. A file that is wrong is one logged error: the rules before it stay."""

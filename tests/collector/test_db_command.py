@@ -1,6 +1,7 @@
 """`aiocop-collector db …` as people run it, on real databases, with and without a collector on them."""
 
 import json
+import logging
 import os
 import sqlite3
 import threading
@@ -9,7 +10,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-import structlog
 from sqlalchemy import create_engine
 from tests.chaos.test_full_disk import small_disk
 from tests.support.collector import StreamPeer, make_identity, make_report, make_site, now_ms, run_collector
@@ -29,9 +29,10 @@ DAY_MS = 86_400_000
 @pytest.fixture(autouse=True)
 def _own_logging() -> Iterator[None]:
     """Commands send the log to the standard error of the time; here that is a test's."""
-    before = structlog.get_config()
+    logger = logging.getLogger("aiocop_collector")
+    before = list(logger.handlers), logger.level, logger.propagate
     yield
-    structlog.configure(**before)
+    logger.handlers, logger.level, logger.propagate = before
 
 
 def db(*arguments: str | Path, code: int = 0) -> str:

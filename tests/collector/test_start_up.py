@@ -29,6 +29,7 @@ def test_serving_a_database_that_is_up_to_date_loads_nothing_that_is_for_others(
         found = imported(collector.log.read_text())
     assert {"aiocop_collector.commands.serve", "fastapi", "sqlalchemy", "uvicorn"} <= found
     assert not found & {
+        *("rich", "pygments"),
         *("alembic", "mako", "aiocop_collector.store.migrations.upgrading"),
         *("httpx", "stamina", "standardwebhooks", "aiocop_collector.webhooks.courier"),
         *("opentelemetry.sdk", "aiocop_collector.otlp", "asyncpg", "sqlalchemy.dialects.postgresql"),

@@ -10,9 +10,13 @@ FrameKind = Literal["application", "library", "standard"]
 
 
 class Answer(BaseModel):
-    """What all answers share: they are never changed once made."""
+    """What all answers share: they are never changed once made.
 
-    model_config = ConfigDict(frozen=True)
+    How to serialise one is worked out when the first is asked for, and not when a collector starts. (Parameters cannot
+    wait so: pydantic warns of how FastAPI uses them, and FastAPI silences that only while it makes the endpoints.)
+    """
+
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
 
 class FrameAnswer(Answer):

@@ -4,7 +4,7 @@ import asyncio
 from typing import Final, Literal
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -15,16 +15,20 @@ from aiocop_collector.store.schema import services
 _DATABASE_TIMEOUT_S: Final = 2.0
 
 
-class Alive(BaseModel):
+class _Answer(BaseModel):
+    model_config = ConfigDict(defer_build=True)
+
+
+class Alive(_Answer):
     status: Literal["alive"] = "alive"
 
 
-class DatabaseReadiness(BaseModel):
+class DatabaseReadiness(_Answer):
     ready: bool
     error: str | None = None
 
 
-class WriterReadiness(BaseModel):
+class WriterReadiness(_Answer):
     ready: bool
     state: Literal["idle", "writing", "waiting", "stopped"]
     error: str | None
@@ -33,12 +37,12 @@ class WriterReadiness(BaseModel):
     last_commit_at_ms: int | None
 
 
-class SocketReadiness(BaseModel):
+class SocketReadiness(_Answer):
     ready: bool
     address: str
 
 
-class Readiness(BaseModel):
+class Readiness(_Answer):
     status: Literal["ready", "not_ready"]
     database: DatabaseReadiness
     writer: WriterReadiness

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, cast
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
@@ -29,12 +29,16 @@ _QUOTED: Final = re.compile(r"'([^']*)'")
 class ParameterProblem(BaseModel):
     """One thing that is wrong with a request."""
 
+    model_config = ConfigDict(defer_build=True)
+
     parameter: str
     message: str
 
 
 class Problem(BaseModel):
     """RFC 9457, with the parameters at fault."""
+
+    model_config = ConfigDict(defer_build=True)
 
     type: str = "about:blank"
     title: str

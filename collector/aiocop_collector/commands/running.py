@@ -4,10 +4,10 @@ import logging
 import sys
 from collections.abc import Callable
 
-import structlog
 import typer
 
 from aiocop_collector.errors import CollectorError
+from aiocop_collector.log import configure_log
 
 _INTERRUPTED = 130  # what a shell expects of SIGINT
 
@@ -26,13 +26,4 @@ def run(work: Callable[[], int]) -> int:
 def configure_logging() -> None:
     """Everything that is logged goes to stderr: stdout is for readiness lines and answers."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=False,
-    )
+    configure_log()

@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from aiocop_collector.log import Log
 from aiocop_collector.store.control import AllWanted, load_all_wanted, read_revision
 from aiocop_collector.store.database import reason_of
 from aiocop_wire import Control, Identity
@@ -51,7 +51,7 @@ class Controls:
         self._wanted = AllWanted(revision=-1)
         self._error: str | None = None
         self._task: asyncio.Task[None] | None = None
-        self._log = structlog.get_logger("aiocop_collector.receive")
+        self._log = Log("receive")
 
     def start(self) -> None:
         """Begin to look. The database must be migrated."""

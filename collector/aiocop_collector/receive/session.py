@@ -9,11 +9,11 @@ import contextlib
 from collections.abc import AsyncGenerator
 from typing import Final
 
-import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from aiocop_collector.arrivals import Arrival, Sender, StallSighting
 from aiocop_collector.counters import Counters
+from aiocop_collector.log import Log
 from aiocop_collector.receive.controls import Controls, Listener
 from aiocop_collector.receive.heartbeats import Lifeline
 from aiocop_collector.store.writer import Store
@@ -77,7 +77,7 @@ class Session:
         self._sites: list[SiteDefinition] = []
         self._traces: list[TraceDefinition] = []
         self._defined_bytes = 0
-        self._log = structlog.get_logger("aiocop_collector.receive")
+        self._log = Log("receive")
 
     async def run(self) -> None:
         """Until the stream ends. Closes it, and raises nothing but cancellation."""

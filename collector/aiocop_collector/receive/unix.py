@@ -6,9 +6,8 @@ import socket
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from aiocop_collector.counters import Counters
+from aiocop_collector.log import Log
 from aiocop_collector.receive.controls import Controls
 from aiocop_collector.receive.greeting import first_read, open_stream
 from aiocop_collector.receive.heartbeats import Heartbeats, Lifeline
@@ -45,7 +44,7 @@ class UnixReceiver:
         self._accepting = False
         self._retry: asyncio.TimerHandle | None = None
         self._sessions: set[asyncio.Task[None]] = set()
-        self._log = structlog.get_logger("aiocop_collector.receive")
+        self._log = Log("receive")
 
     @property
     def is_listening(self) -> bool:

@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
-import structlog
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from aiocop_collector.errors import DatabaseError, SettingsError
+from aiocop_collector.log import Log
 from aiocop_collector.settings import default_database
 from aiocop_collector.store.backup import Telling, back_up
 from aiocop_collector.store.migrations import migrate, revisions, usable_revision
@@ -173,7 +173,7 @@ async def _save_before_upgrade(connection: AsyncConnection) -> None:
     if revision not in known[:-1]:
         return
     path = Path(connection.engine.url.database or "")
-    log = structlog.get_logger("aiocop_collector.store")
+    log = Log("store")
     copy = path.with_name(f"{path.name}.before-{known[-1]}")
     log.info("upgrading the database; saving it first", revision=revision, to=known[-1], copy=str(copy))
     tell = Telling(lambda share: log.info("saving the database", done=f"{share:.0%}"))

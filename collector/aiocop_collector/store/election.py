@@ -18,11 +18,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from aiocop_collector.log import Log
 from aiocop_collector.store import ids
 from aiocop_collector.store.database import reason_of
 
@@ -65,7 +65,7 @@ class Election:
         self._clock_s = clock_s
         self._error: str | None = None
         self._task: asyncio.Task[None] | None = None
-        self._log = structlog.get_logger("aiocop_collector.election")
+        self._log = Log("election")
 
     def holds(self, duty: str) -> bool:
         """Whether this collector is the one to do it now. Ask again before each piece of work."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-import structlog
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from aiocop_collector.log import Log
 from aiocop_collector.store import schema
 from aiocop_collector.store.database import writing
 from aiocop_collector.store.horizons import load_horizons, raise_horizon
@@ -81,7 +81,7 @@ class Pruner:
         self._limits = limits
         self._clock_s = clock_s
         self._told = False
-        self._log = structlog.get_logger("aiocop_collector.store")
+        self._log = Log("store")
 
     async def by_age(self) -> AsyncGenerator[int, None]:
         """Delete what is too old."""

@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import greenlet_spawn
 
 from aiocop_collector.errors import DatabaseError
+from aiocop_collector.log import Log
 from aiocop_collector.store.database import prepare, reason_of
 
 PAGES_PER_COPY_STEP: Final = 1_000
@@ -56,7 +56,7 @@ class SqliteFile:
         self._log_files: dict[Path, _Identity] = {}
         self._damage: str | None = None
         self._anchor: sqlite3.Connection | None = None
-        self._log = structlog.get_logger("aiocop_collector.store")
+        self._log = Log("store")
 
     def open(self) -> None:
         """Remember which file it is, and hold it. Raises DatabaseError."""

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Literal, TypeVar
 
-import structlog
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from aiocop_collector.arrivals import Arrival
 from aiocop_collector.counters import Counters
+from aiocop_collector.log import Log
 from aiocop_collector.rules_file import Rules
 from aiocop_collector.store.announcing import Announcer
 from aiocop_collector.store.condense import Claim, Summed, claim_spans, finish, missing_spans, sum_span
@@ -118,7 +118,7 @@ class Store:
         self._statements = Statements(engine.dialect)
         self._memory = Memory(self._statements)
         self._file = SqliteFile(engine)
-        self._log = structlog.get_logger("aiocop_collector.store")
+        self._log = Log("store")
         self._pending: deque[Arrival] = deque()
         self._in_flight: Sequence[Arrival] = ()
         self._offered = 0  # arrivals ever taken in, and of these …

@@ -17,13 +17,13 @@ from typing import Any, Final
 
 import httpx
 import stamina
-import structlog
 from sqlalchemy import Row, func, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 from standardwebhooks import Webhook as Signature
 
 from aiocop_collector.config_file import Webhook
 from aiocop_collector.errors import SettingsError
+from aiocop_collector.log import Log
 from aiocop_collector.store.database import WRITES, reason_of
 from aiocop_collector.store.election import Election, webhook_duty
 from aiocop_collector.store.ids import to_hex
@@ -90,7 +90,7 @@ class Courier:
         self._clock_s = clock_s
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._log = structlog.get_logger("aiocop_collector.webhooks")
+        self._log = Log("webhooks")
 
     def start(self) -> None:
         """Deliver from now on."""

@@ -12,12 +12,12 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
-import structlog
 from sqlalchemy import column, inspect, select, table, text
 from sqlalchemy.engine import Connection
 
 from aiocop_collector.deferred import load
 from aiocop_collector.errors import NewerSchemaError
+from aiocop_collector.log import Log
 from aiocop_collector.store.locks import COUNTS, MIGRATION
 from aiocop_collector.store.schema import about
 from aiocop_wire import __version__
@@ -97,7 +97,7 @@ def _see_that_we_may_work(connection: Connection, found: str, known: Collection[
         facts = {fact.name: fact.value for fact in connection.execute(select(about))}
     version = facts.get("collector_version")
     if facts.get("oldest_revision") in known:
-        structlog.get_logger("aiocop_collector.store").warning(
+        Log("store").warning(
             "a newer collector migrated the database; working on it as before", revision=found, version=version
         )
         return
