@@ -1,6 +1,7 @@
 """Whose the time of a slow slice was, where no wrapper measured it: pure functions over what the watchdog saw."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 from aiocop.frames import is_loop_module
@@ -16,6 +17,13 @@ class Moment(NamedTuple):
 
     at_ns: int
     times: ThreadTimes | None
+
+
+class EndedCall(NamedTuple):
+    """A measured call of the running slice that ended, and the thread's times then."""
+
+    began_ns: int
+    ended: Moment
 
 
 class Sample(NamedTuple):
@@ -55,25 +63,61 @@ def waited_ns(glimpse: Moment | None, ended: Moment, elapsed_ns: int) -> int:
     return max(0, waited_ns - max(0, ended.at_ns - elapsed_ns - glimpse.at_ns))
 
 
-def gil_wait_ns(before: Moment | None, after: Moment, switch_interval_ns: int, explained_ns: int = 0) -> int:
-    """Time between two moments in which a thread waited for the GIL; 0 where unknown.
+def looks_since(
+    began_ns: int, ended: Moment, glimpse: Moment | None, samples: Sequence[Sample], calls: Sequence[EndedCall]
+) -> list[Moment]:
+    """All looks at a thread's times from `began_ns` to `ended`, and the last one before; oldest first.
 
-    `explained_ns` of its waiting are known to be something else. Where most of the rest is no waiting for the GIL, none
-    is claimed: a thread that only takes the GIL from another in passing wakes up just as often.
+    `samples` and `calls` are those of the slice.
+    """
+    looks = [Moment(sample.at_ns, sample.times) for sample in samples] + [call.ended for call in calls]
+    if glimpse is not None:
+        looks.append(glimpse)
+    looks = sorted([look for look in looks if look.times is not None and look.at_ns < ended.at_ns])
+    before = max([index for index, look in enumerate(looks) if look.at_ns <= began_ns], default=0)
+    return [*looks[before:], ended]
+
+
+def gil_wait_ns(
+    looks: Sequence[Moment],
+    switch_interval_ns: int,
+    explained_ns: int = 0,
+    elsewhere: Sequence[tuple[int, int]] = (),
+) -> int:
+    """Time between the first and the last of some looks at a thread in which it waited for the GIL; 0 where unknown.
+
+    `explained_ns` of its waiting are known to be something else; most of that was from and until `elsewhere`. Where
+    most of the rest is no waiting for the GIL, none is claimed: a thread that only takes the GIL from another in
+    passing wakes up just as often.
 
     Whoever waits for the GIL wakes up every switch interval to ask for it again (take_gil in CPython's ceval_gil.c);
     nobody who waits for anything else does. So the number of its wake-ups tells, but for two that any wait has, and
-    those of a thread that works and is preempted.
+    those of a thread that works and is preempted. They tell of the time between the two looks around them: who was
+    woken often before a wait, or at its end, did not wait for the GIL all that time.
     """
-    if before is None or before.times is None or after.times is None:
-        return 0
-    idle_ns = waited_ns(before, after, after.at_ns - before.at_ns) - explained_ns
-    worked_ns = after.times.cpu_ns - before.times.cpu_ns
-    asked_ns = (after.times.runs - before.times.runs - 2) * switch_interval_ns - worked_ns
+    idle_ns = asked_ns = all_idle_ns = any_wait_ns = 0
+    for before, after in pairwise(looks):
+        if before.times is None or after.times is None:
+            return 0
+        between_ns = waited_ns(before, after, after.at_ns - before.at_ns)
+        all_idle_ns += between_ns
+        here_ns = max(0, between_ns - sum([_common_ns(before.at_ns, after.at_ns, *span) for span in elsewhere]))
+        worked_ns = after.times.cpu_ns - before.times.cpu_ns
+        woken_ns = (after.times.runs - before.times.runs) * switch_interval_ns - worked_ns
+        asking_ns = max(0, min(here_ns, woken_ns))
+        idle_ns += here_ns
+        asked_ns += asking_ns
+        any_wait_ns = max(any_wait_ns, asking_ns - max(0, min(here_ns, woken_ns - 2 * switch_interval_ns)))
+    idle_ns = min(idle_ns, all_idle_ns - explained_ns)
+    asked_ns -= any_wait_ns
     if idle_ns <= 0 or 2 * asked_ns <= idle_ns:
         return 0
     # A wake-up comes late, the later the busier the host: a third of a wait may pass between them.
-    return idle_ns if 4 * asked_ns >= 3 * idle_ns else asked_ns
+    return min(idle_ns, asked_ns if 4 * asked_ns < 3 * idle_ns else idle_ns)
+
+
+def _common_ns(since_ns: int, until_ns: int, began_ns: int, ended_ns: int) -> int:
+    return max(0, min(until_ns, ended_ns) - max(since_ns, began_ns))
 
 
 def may_have_computed(glimpse: Moment | None, ended: Moment, needed_ns: int) -> bool:

@@ -9,11 +9,13 @@ from typing import Any, Final
 from aiocop._stdlib import perf_counter_ns
 from aiocop.aggregate import Aggregate
 from aiocop.attribution import (
+    EndedCall,
     Moment,
     Sample,
     gil_wait_ns,
     is_recent,
     is_waiting,
+    looks_since,
     may_have_computed,
     shares,
     starved_ns,
@@ -31,6 +33,8 @@ from aiocop.traces import LOOP, UNKNOWN_HOLDER, Site, Traces
 _logger = logging.getLogger("aiocop")
 _UNSEEN_NS: Final = 1_000_000
 """Time of a slow slice that no wrapper measured is attributed from here on; less is noise of the clocks."""
+_MAX_ENDED_CALLS: Final = 64
+"""Long calls of a slice of which is kept when they were. Of earlier ones only the sum of their times is known."""
 
 
 class Blame(LoopThreads):
@@ -62,19 +66,25 @@ class Blame(LoopThreads):
 
     # --- time that others took ----------------------------------------------------------------------------------------
 
-    def others_ns(self, thread: LoopThread, call_ns: int) -> int:
+    def others_ns(self, thread: LoopThread, started_ns: int, elapsed_ns: int, own_ns: int) -> int:
         """Time of a long call, which just ended, that others took: the host, and who held the GIL, who is given it."""
         try:
             now = Moment(perf_counter_ns(), thread.clock.read())
-            host_ns = starved_ns(thread.glimpse, now, call_ns) + self.starvation.just_stopped_ns(call_ns)
+            host_ns = starved_ns(thread.glimpse, now, own_ns) + self.starvation.just_stopped_ns(own_ns)
             # Less of it went on while the call had to wait anyway.
-            host_ns = min(host_ns, call_ns) if 10 * host_ns >= 9 * call_ns else 0
+            host_ns = min(host_ns, own_ns) if 10 * host_ns >= 9 * own_ns else 0
             thread.excused_ns += host_ns
-            explained_ns = max(0, thread.nested_ns - call_ns) + host_ns
-            return host_ns + self._blame_holder(thread, now, call_ns - host_ns, explained_ns)
+            looks = self._looks_since(thread, started_ns, now)
+            around = [call for call in thread.ended_calls if call.began_ns < started_ns]
+            elsewhere = [(call.began_ns, call.ended.at_ns) for call in thread.ended_calls[len(around) :]]
+            elsewhere.append((looks[0].at_ns, started_ns))
+            explained_ns = max(0, started_ns - looks[0].at_ns) + elapsed_ns - own_ns + host_ns
+            gil_ns = self._blame_holder(thread, looks, own_ns - host_ns, elsewhere, explained_ns)
+            thread.ended_calls = [*around[1 - _MAX_ENDED_CALLS :], EndedCall(started_ns, now)]
         except Exception:  # noqa: BLE001 - the border to the service: our fault must not become the caller's
             self.fault()
             return 0
+        return host_ns + gil_ns
 
     def _starved_ns(self, thread: LoopThread, ended: Moment, elapsed_ns: int) -> int:
         idle_ns = min(waited_ns(thread.glimpse, ended, elapsed_ns), elapsed_ns - thread.nested_ns)
@@ -82,22 +92,40 @@ class Blame(LoopThreads):
         host_ns = starved_ns(thread.glimpse, ended, elapsed_ns) + stopped_ns
         return min(host_ns, elapsed_ns - thread.nested_ns + thread.excused_ns)
 
-    def _blame_holder(self, thread: LoopThread, now: Moment, at_most_ns: int, explained_ns: int) -> int:
-        """Give the time for which the running slice waited for the GIL to who held it, if it is much. How long."""
-        since = thread.glimpse
-        if since is None or not is_recent(since, thread.started_ns):
-            return 0
-        gil_ns = min(gil_wait_ns(since, now, switch_interval_ns(), explained_ns) - thread.gil_ns, at_most_ns)
+    def _looks_since(self, thread: LoopThread, began_ns: int, now: Moment) -> list[Moment]:
+        """What is known of the thread's times between a moment of the running slice and now."""
+        glimpse = thread.glimpse
+        if glimpse is not None and not is_recent(glimpse, thread.started_ns):
+            glimpse = None
+        samples = [sample for sample in thread.samples if sample.started_ns == thread.started_ns]
+        return looks_since(began_ns, now, glimpse, samples, thread.ended_calls)
+
+    def _blame_holder_of_rest(self, thread: LoopThread, ended: Moment, rest_ns: int, explained_ns: int) -> int:
+        """Give the time for which the slice waited for the GIL outside of measured calls to who held it. How long."""
+        looks = self._looks_since(thread, thread.started_ns, ended)
+        elsewhere = [(call.began_ns, call.ended.at_ns) for call in thread.ended_calls]
+        thread.gil_ns = self._blame_holder(thread, looks, rest_ns, elsewhere, explained_ns)
+        return thread.gil_ns
+
+    def _blame_holder(
+        self,
+        thread: LoopThread,
+        looks: list[Moment],
+        at_most_ns: int,
+        elsewhere: list[tuple[int, int]],
+        explained_ns: int,
+    ) -> int:
+        """Give the time between looks for which the thread waited for the GIL to who held it, if it is much."""
+        gil_ns = min(gil_wait_ns(looks, switch_interval_ns(), explained_ns, elsewhere), at_most_ns)
         if gil_ns < self.threshold_ns // 2:
             return 0
-        return gil_ns if self._give_to_holder(thread, since.at_ns, gil_ns) else 0
+        return gil_ns if self._give_to_holder(thread, looks[0].at_ns, gil_ns) else 0
 
     def _give_to_holder(self, thread: LoopThread, since_ns: int, gil_ns: int) -> bool:
         """Give it time since then. False where nothing but waiting threads' own times speaks for a holder."""
         stack = self.starvation.holder(thread.ident, since_ns, gil_ns)
         if not stack and not self.starvation.holder_is_gone(since_ns):
             return False
-        thread.gil_ns += gil_ns
         site = self.traces.site(GIL, stack) if stack else self.traces.pseudo_site(GIL, UNKNOWN_HOLDER)
         self._give(thread, site, gil_ns)
         if self.keeps_traces and stack:

@@ -303,7 +303,7 @@ def measure_call(
         thread.nested_ns = outer_nested_ns + elapsed_ns
         thread.operation = outer
         if own_ns >= slices.threshold_ns:
-            own_ns -= slices.others_ns(thread, own_ns)
+            own_ns -= slices.others_ns(thread, started_ns, elapsed_ns, own_ns)
             slices.note_long_call(thread, counters, own_ns, getframe(2))
         if counters.site.silent or (slices.allowing_used and allowed_since_ns()):
             if counters.site.summary and own_ns >= LONG_CALL_NS:
@@ -372,7 +372,7 @@ def measure_wait(
         thread.nested_ns = outer_nested_ns + elapsed_ns
         thread.operation = outer
         if own_ns >= slices.threshold_ns:
-            own_ns -= slices.others_ns(thread, own_ns)
+            own_ns -= slices.others_ns(thread, started_ns, elapsed_ns, own_ns)
         if own_ns >= operation.counts_from_ns:
             _record_ended(slices, thread, operation, args, kwargs, frame, own_ns)
         else:

@@ -20,7 +20,7 @@ from aiocop_wire import UPPER_EDGES_NS
 if TYPE_CHECKING:
     from weakref import ref
 
-    from aiocop.attribution import Sample
+    from aiocop.attribution import EndedCall, Sample
     from aiocop.blocking_calls import BlockingCall, TracedCalls
     from aiocop.catalogue import Operation
     from aiocop.traces import Site, StackFrame
@@ -64,6 +64,7 @@ class LoopThread(CounterTable):
         "counted_ns",
         "credited_ns",
         "cut_walks",
+        "ended_calls",
         "excused_ns",
         "finishes",
         "gc_ns",
@@ -120,7 +121,9 @@ class LoopThread(CounterTable):
         self.excused_ns = 0
         """Time of measured calls of the running slice that the host took."""
         self.gil_ns = 0
-        """Time of the running slice for which another thread is to blame that held the GIL."""
+        """Time of the running slice outside of measured calls in which another thread held the GIL and is to blame."""
+        self.ended_calls: list[EndedCall] = []
+        """The last calls of the running slice above the threshold."""
         self.allowed_ns = 0
         """Time of the running slice in which it was allowed to block."""
         self.turn_started_ns = 0

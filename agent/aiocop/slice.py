@@ -131,7 +131,7 @@ class Slices(Blame):
         try:
             ended = Moment(perf_counter_ns(), thread.clock.read())
             rest_ns -= self._starved_ns(thread, ended, elapsed_ns)
-            rest_ns -= self._blame_holder(thread, ended, rest_ns, elapsed_ns - rest_ns)
+            rest_ns -= self._blame_holder_of_rest(thread, ended, rest_ns, elapsed_ns - rest_ns)
             if rest_ns >= self.threshold_ns:
                 self._give(thread, self.traces.pseudo_site(TURN, LOOP), rest_ns)
             if thread.touched:
@@ -154,7 +154,7 @@ class Slices(Blame):
         now = thread.glimpse
         if before is None or now is None:
             return
-        gil_ns = min(gil_wait_ns(before, now, switch_interval_ns()), at_most_ns)
+        gil_ns = min(gil_wait_ns((before, now), switch_interval_ns()), at_most_ns)
         if gil_ns < self.threshold_ns:
             return
         credited_ns = thread.credited_ns
@@ -401,7 +401,7 @@ class Slices(Blame):
         slow = elapsed_ns - starved >= self.threshold_ns
         if slow:
             rest_ns = elapsed_ns - thread.nested_ns - max(0, starved - thread.excused_ns)
-            rest_ns -= self._blame_holder(thread, ended, rest_ns, thread.nested_ns)
+            rest_ns -= self._blame_holder_of_rest(thread, ended, rest_ns, thread.nested_ns)
             self._attribute_unmeasured(thread, rest_ns, elapsed_ns, ended, samples, callback)
             for counters in thread.touched:
                 counters.slow_count += 1
@@ -426,6 +426,8 @@ class Slices(Blame):
         thread.allowed_ns = 0
         thread.operation = None
         thread.last_unmeasured = None
+        if thread.ended_calls:
+            thread.ended_calls = []
         if thread.long_calls:
             thread.long_calls = []
         if thread.held_arguments:

@@ -145,7 +145,7 @@ class Starvation:
         if before.times is None or after.times is None:
             return 0
         rest_ns = late_ns - after.times.queued_ns + before.times.queued_ns
-        gil_ns = min(gil_wait_ns(before, after, switch_interval_ns()), max(rest_ns, 0))
+        gil_ns = min(gil_wait_ns((before, after), switch_interval_ns()), max(rest_ns, 0))
         if rest_ns - gil_ns >= _STOPPED_FROM_NS:
             stopped_ns = rest_ns - gil_ns
             self._stops.append(_Stop(now_ns, stopped_ns, stopped_ns + max(0, wake_ns - before.at_ns)))

@@ -2,16 +2,18 @@
 
 import asyncio
 import gc
+import hashlib
 import re
 import threading
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from tests.support.detecting import LOOPS, detecting, line_of
+from tests.support.detecting import LOOPS, detecting, line_of, run_tasks, the_slow_one
 from tests.support.waiting import DEADLINE_S, wait_until
 
-from aiocop.attribution import Moment, gil_wait_ns, starved_ns
+from aiocop.attribution import EndedCall, Moment, Sample, gil_wait_ns, looks_since, starved_ns
 from aiocop.frames import FrameNames
 from aiocop.starvation import NEVER, Starvation
 from aiocop.thread_clock import ThreadClock, ThreadTimes, cpu_ns
@@ -36,13 +38,48 @@ def moment(at_ms, cpu_ms, queued_ms, runs):
     ],
 )
 def test_the_wake_ups_tell_a_wait_for_the_gil_from_others(after, explained_ms, expected_ms):
-    assert gil_wait_ns(moment(0, 0, 0, 0), after, 5 * MS, explained_ms * MS) == expected_ms * MS
+    assert gil_wait_ns([moment(0, 0, 0, 0), after], 5 * MS, explained_ms * MS) == expected_ms * MS
+
+
+@pytest.mark.parametrize(
+    ("times", "elsewhere_ms", "expected_ms"),
+    [
+        # Future.result(): woken at its end, while the worker that set the result still had the GIL
+        ([(6, 0, 0, 0), (25, 0, 1, 5), (40, 0, 1, 5), (55, 0, 1, 5), (61, 0, 1, 8)], [], 0),
+        # the same after Thread.start(), for which the thread was woken more often than in all the time that followed
+        (
+            [(0, 0, 0, 0), (81, 0, 3, 19), (96, 0, 3, 20), (127, 0, 3, 20), (175, 0, 3, 20), (194, 0, 3, 23)],
+            [(0, 75)],
+            0,
+        ),
+        # nobody looked while it waited
+        ([(75, 0, 3, 18), (187, 0, 3, 21)], [], 0),
+        # asked every 5 ms, between all looks
+        ([(0, 0, 0, 0), (20, 0, 0, 4), (40, 0, 0, 8), (60, 5, 0, 12), (80, 5, 0, 16)], [], 75),
+        # for most of the time, and the rest is in a measured call
+        ([(0, 0, 0, 0), (20, 0, 0, 4), (60, 0, 0, 12), (140, 0, 0, 14)], [(60, 140)], 60),
+    ],
+)
+def test_wake_ups_tell_of_the_time_between_the_looks_around_them(times, elsewhere_ms, expected_ms):
+    looks = [moment(*look) for look in times]
+    elsewhere = [(since * MS, until * MS) for since, until in elsewhere_ms]
+    explained = sum(until - since for since, until in elsewhere)
+    assert gil_wait_ns(looks, 5 * MS, explained, elsewhere) == expected_ms * MS
+
+
+def test_looks_begin_with_the_last_one_before():
+    samples = [Sample(0, at * MS, ThreadTimes(0, 0, at), True, []) for at in (20, 30, 70)]
+    calls = [EndedCall(25 * MS, moment(50, 0, 0, 50))]
+    for began_ms, expected in [(55, [50, 70, 90]), (5, [2, 20, 30, 50, 70, 90]), (0, [2, 20, 30, 50, 70, 90])]:
+        looks = looks_since(began_ms * MS, moment(90, 0, 0, 90), moment(2, 0, 0, 2), samples, calls)
+        assert [look.at_ns // MS for look in looks] == expected
+    assert looks_since(0, moment(90, 0, 0, 90), None, [], []) == [moment(90, 0, 0, 90)]
 
 
 def test_without_times_nothing_is_claimed():
     unknown = Moment(0, None)
-    assert gil_wait_ns(None, moment(100, 0, 0, 30), 5 * MS) == 0
-    assert gil_wait_ns(unknown, moment(100, 0, 0, 30), 5 * MS) == 0
+    assert gil_wait_ns([moment(100, 0, 0, 30)], 5 * MS) == 0
+    assert gil_wait_ns([unknown, moment(100, 0, 0, 30)], 5 * MS) == 0
     assert starved_ns(unknown, moment(100, 0, 90, 30), 100 * MS) == 0
 
 
@@ -109,6 +146,44 @@ def test_the_line_that_holds_the_gil_elsewhere_is_named(loop):
     line = line_of(holds, "pattern.search")
     assert f"test_starvation.py:{line}:" in event.call_site
     assert event.reason == "cpu_blocking"
+
+
+ROUNDS = 30
+
+
+async def waits_for_work_after_many_short_waits():
+    condition = threading.Condition()
+
+    def wakes():
+        while rounds < ROUNDS:
+            with condition:
+                condition.notify()
+            time.sleep(0.001)
+
+    rounds = 0
+    thread = threading.Thread(target=wakes)
+    thread.start()
+    while rounds < ROUNDS:
+        with condition:
+            condition.wait()
+        rounds += 1
+    thread.join()
+    time.sleep(0.025)
+    with ThreadPoolExecutor(1) as pool:
+        # It has no use for the GIL, and works longer than all that was before took.
+        future = pool.submit(hashlib.pbkdf2_hmac, "sha256", b"password", b"salt", 200_000)
+        future.result()
+
+
+@pytest.mark.parametrize("loop", list(LOOPS))
+def test_a_wait_for_a_worker_is_no_wait_for_the_gil_whatever_woke_the_thread_before(loop):
+    line = line_of(waits_for_work_after_many_short_waits, "future.result()")
+    for _ in range(4):  # who worked is known since CPU times were noted, which may have been just now
+        with detecting(threshold_ms=20) as events:
+            run_tasks(loop, waits_for_work_after_many_short_waits)
+        event = the_slow_one(events)
+        assert f"test_starvation.py:{line}:" in event.call_site
+        assert event.cause == "wait"
 
 
 def test_looking_at_other_threads_leaves_nothing_of_theirs_to_the_garbage_collection():
