@@ -63,6 +63,14 @@ def waited_ns(glimpse: Moment | None, ended: Moment, elapsed_ns: int) -> int:
     return max(0, waited_ns - max(0, ended.at_ns - elapsed_ns - glimpse.at_ns))
 
 
+def worked_ns(glimpse: Moment | None, ended: Moment, elapsed_ns: int) -> int:
+    """Time of a slice in which its thread was on a CPU, at least; 0 where unknown. `glimpse` is as above."""
+    if glimpse is None or glimpse.times is None or ended.times is None:
+        return 0
+    cpu_ns = ended.times.cpu_ns - glimpse.times.cpu_ns
+    return max(0, cpu_ns - max(0, ended.at_ns - elapsed_ns - glimpse.at_ns))
+
+
 def looks_since(
     began_ns: int, ended: Moment, glimpse: Moment | None, samples: Sequence[Sample], calls: Sequence[EndedCall]
 ) -> list[Moment]:
@@ -102,8 +110,8 @@ def gil_wait_ns(
         between_ns = waited_ns(before, after, after.at_ns - before.at_ns)
         all_idle_ns += between_ns
         here_ns = max(0, between_ns - sum([_common_ns(before.at_ns, after.at_ns, *span) for span in elsewhere]))
-        worked_ns = after.times.cpu_ns - before.times.cpu_ns
-        woken_ns = (after.times.runs - before.times.runs) * switch_interval_ns - worked_ns
+        cpu_ns = after.times.cpu_ns - before.times.cpu_ns
+        woken_ns = (after.times.runs - before.times.runs) * switch_interval_ns - cpu_ns
         asking_ns = max(0, min(here_ns, woken_ns))
         idle_ns += here_ns
         asked_ns += asking_ns

@@ -21,6 +21,7 @@ from aiocop.attribution import (
     starved_ns,
     tells,
     waited_ns,
+    worked_ns,
 )
 from aiocop.callback_names import callback_code
 from aiocop.catalogue import CPU, GIL, WAIT
@@ -89,8 +90,10 @@ class Blame(LoopThreads):
     def _starved_ns(self, thread: LoopThread, ended: Moment, elapsed_ns: int) -> int:
         idle_ns = min(waited_ns(thread.glimpse, ended, elapsed_ns), elapsed_ns - thread.nested_ns)
         stopped_ns = self.starvation.stopped_ns(ended.at_ns - elapsed_ns, idle_ns)
+        # On a host that is out of CPU some of it is in both: a process without a CPU does not run either.
         host_ns = starved_ns(thread.glimpse, ended, elapsed_ns) + stopped_ns
-        return min(host_ns, elapsed_ns - thread.nested_ns + thread.excused_ns)
+        most_ns = elapsed_ns - max(thread.nested_ns - thread.excused_ns, worked_ns(thread.glimpse, ended, elapsed_ns))
+        return min(host_ns, most_ns)
 
     def _looks_since(self, thread: LoopThread, began_ns: int, now: Moment) -> list[Moment]:
         """What is known of the thread's times between a moment of the running slice and now."""

@@ -13,7 +13,8 @@ import pytest
 from tests.support.detecting import LOOPS, detecting, line_of, run_tasks, the_slow_one
 from tests.support.waiting import DEADLINE_S, wait_until
 
-from aiocop.attribution import EndedCall, Moment, Sample, gil_wait_ns, looks_since, starved_ns
+from aiocop.api import _agent
+from aiocop.attribution import EndedCall, Moment, Sample, gil_wait_ns, looks_since, starved_ns, worked_ns
 from aiocop.frames import FrameNames
 from aiocop.starvation import NEVER, Starvation
 from aiocop.thread_clock import ThreadClock, ThreadTimes, cpu_ns
@@ -88,6 +89,30 @@ def test_only_what_a_slice_itself_waited_for_a_cpu_is_excused():
     assert starved_ns(moment(30, 0, 0, 0), ended, 100 * MS) == 90 * MS
     assert starved_ns(moment(0, 0, 0, 0), ended, 100 * MS) == 60 * MS  # 30 of it may have been before
     assert starved_ns(moment(0, 0, 0, 0), ended, 20 * MS) == 0  # that look says nothing of it
+
+
+def test_what_a_thread_worked_in_a_slice_at_least():
+    ended = moment(130, 80, 0, 3)
+    assert worked_ns(moment(30, 0, 0, 0), ended, 100 * MS) == 80 * MS
+    assert worked_ns(moment(0, 0, 0, 0), ended, 100 * MS) == 50 * MS  # 30 of it may have been before
+    assert worked_ns(Moment(30 * MS, None), ended, 100 * MS) == 0
+
+
+async def computes():
+    until = time.thread_time() + 0.06
+    while time.thread_time() < until:
+        pass
+
+
+@pytest.mark.parametrize("loop", list(LOOPS))
+def test_time_that_a_slice_worked_is_not_the_hosts_whatever_else_the_host_did(loop):
+    with detecting(threshold_ms=30) as events:
+        _agent._slices.starvation.stopped_ns = lambda since_ns, waited_ns=0: 10**12
+        run_tasks(loop, computes)
+        del _agent._slices.starvation.stopped_ns
+    event = the_slow_one(events)
+    assert event.call_site.endswith(":computes")
+    assert event.cause == "cpu"
 
 
 def test_the_cpu_time_of_any_thread_can_be_asked_for():
