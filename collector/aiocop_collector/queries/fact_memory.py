@@ -28,8 +28,8 @@ _FEW_SITES: Final = 300
 _MOST_SITES: Final = 50_000
 """Remembered with their facts: some 300 bytes each. Of a larger store only those wanted are read, each time."""
 
-_MOST_MATCHES: Final = 80_000
-"""Sites remembered with their group, of all questions together: some 100 bytes each."""
+_MOST_MATCHES: Final = 50_000
+"""Sites remembered with their group, of all questions together: up to 200 bytes each."""
 
 _MATCHES_OF_NONE: Final = 20
 """What remembering that counts for besides."""

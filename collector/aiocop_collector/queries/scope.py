@@ -197,7 +197,15 @@ class Scope:
         return found
 
     async def _bins_of_buckets(self, connection: AsyncConnection) -> list[tuple[Key, int]]:
-        """Of the groups of what is in no span: added up in the database, which has to hand out less then."""
+        """Of the groups of what is in no span, some more than once. Where few groups have all sites, they are added up
+        in the database: it would take longer to hand out 86 columns of each site."""
+        if not self.grouping.has_few_groups:
+            in_buckets = await read_bins(connection, self.parts.buckets, _few(self.filters, self.group_of))
+            return [
+                (self.group_of[site_id], bins)
+                for (site_id, release_id), bins in in_buckets.items()
+                if site_id in self.group_of and (self.release_of is None or release_id in self.release_of)
+            ]
         found: list[tuple[Key, int]] = []
         columns = len(self.grouping.columns)
         for some in self.parts.buckets:

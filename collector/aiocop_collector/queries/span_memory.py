@@ -23,7 +23,7 @@ _LONG_S: Final = 3600
 """Spans from here on are summed apart from shorter ones."""
 
 _MOST_ENTRIES: Final = 100_000
-"""Sites remembered, of all that is remembered together: some 600 bytes each."""
+"""Sites remembered, of all that is remembered together: some 240 bytes each."""
 
 _MOST_AGENTS: Final = 200_000
 """Bits given out before all presence is forgotten: agents come and go."""
@@ -82,25 +82,25 @@ class SpanMemory:
     async def _add(
         self, connection: AsyncConnection, totals: Totals, spans: list[Span], listed: Listed, *, by_release: bool
     ) -> None:
-        """Those of a minute are remembered one by one: a window of an hour is made of them anew each minute. Of the
-        others only one is decoded at a time, as they are large."""
-        keys = {span: ("minute", by_release, span, listed[span]) for span in spans if span.span_s == MINUTE_S}
+        """Those of a minute are remembered one by one: a window of an hour is made of them anew each minute. The others
+        are read one by one: a fleet's takes some megabytes, decoded twenty."""
         missing = []
         for span in spans:
-            minute = self._recall(keys[span], Columns) if span in keys else None
+            if span.span_s > MINUTE_S:
+                for data in (await load_packed(connection, [span])).values():
+                    totals.add_bytes(data, by_release=by_release)
+                continue
+            minute = self._recall(("minute", by_release, span, listed[span]), Columns)
             if minute is None:
                 missing.append(span)
             else:
                 minute.add_to(totals)
         for span, data in (await load_packed(connection, missing)).items():
-            if span not in keys:
-                totals.add_bytes(data, by_release=by_release)
-                continue
             decoded = Totals()
             decoded.add_bytes(data, by_release=by_release)
             minute = Columns.of(decoded, by_release=by_release)
             minute.add_to(totals)
-            self._remember(keys[span], minute, len(minute))
+            self._remember(("minute", by_release, span, listed[span]), minute, len(minute))
 
     async def past_presence(self, connection: AsyncConnection, spans: Iterable[Span], listed: Listed) -> Presence:
         """Who was seen in these spans of whole days. Not to be changed."""
