@@ -124,6 +124,8 @@ async def _partitions(connection: AsyncConnection, table: Table) -> list[Partiti
     """All but the one for all others."""
     found: list[Partition] = []
     for name, bound in await connection.execute(_BOUNDS, {"name": table.name}):
+        if bound is None:
+            continue  # another collector drops it right now
         range_s = _RANGE.fullmatch(bound)
         if range_s is not None:
             from_s, until_s = range_s.groups()
