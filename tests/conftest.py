@@ -12,7 +12,12 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from tests.support.leaks import callables, child_processes, open_descriptors, replaced, running_threads
+
+# No test asserts a speed: how long an example takes says how busy the machine is.
+settings.register_profile("aiocop", deadline=None)
+settings.load_profile("aiocop")
 
 _PATIENCE_S = 10.0
 _POLL_S = 0.02

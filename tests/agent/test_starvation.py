@@ -14,7 +14,7 @@ from tests.support.detecting import LOOPS, detecting, line_of, run_tasks, the_sl
 from tests.support.waiting import DEADLINE_S, wait_until
 
 from aiocop.api import _agent
-from aiocop.attribution import EndedCall, Moment, Sample, gil_wait_ns, looks_since, starved_ns, worked_ns
+from aiocop.attribution import EndedCall, Moment, Sample, gil_wait_ns, looks_since, starved_ns, waited_ns, worked_ns
 from aiocop.frames import FrameNames
 from aiocop.starvation import NEVER, Starvation
 from aiocop.thread_clock import ThreadClock, ThreadTimes, cpu_ns
@@ -96,6 +96,13 @@ def test_what_a_thread_worked_in_a_slice_at_least():
     assert worked_ns(moment(30, 0, 0, 0), ended, 100 * MS) == 80 * MS
     assert worked_ns(moment(0, 0, 0, 0), ended, 100 * MS) == 50 * MS  # 30 of it may have been before
     assert worked_ns(Moment(30 * MS, None), ended, 100 * MS) == 0
+
+
+def test_how_long_a_thread_waited_in_a_slice_at_least():
+    assert waited_ns(moment(30, 0, 0, 0), moment(130, 60, 0, 3), 100 * MS) == 40 * MS
+    assert waited_ns(moment(0, 0, 0, 0), moment(130, 0, 0, 3), 20 * MS) == 20 * MS
+    assert waited_ns(moment(0, 0, 0, 0), moment(130, 60, 40, 3), 20 * MS) == 0  # it may all have been before
+    assert waited_ns(Moment(0, None), moment(130, 0, 0, 3), 100 * MS) == 0
 
 
 async def computes():

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.wire_strategies import deltas
 
@@ -52,7 +52,6 @@ def _counted(told: list[tuple[Reporter, Report]]) -> list[tuple[Reporter, int, i
     ]
 
 
-@settings(deadline=None)
 @given(_told)
 def test_rows_are_the_sums_of_the_deltas_at_each_resolution(told):
     fold = _fold(told)
@@ -77,7 +76,6 @@ def test_rows_are_the_sums_of_the_deltas_at_each_resolution(told):
         assert found == dict(bins)
 
 
-@settings(deadline=None)
 @given(_told)
 def test_sightings_are_the_first_and_the_last_and_of_two_at_once_the_first_and_the_last_that_came(told):
     expected: dict = {}
@@ -98,7 +96,6 @@ def test_sightings_are_the_first_and_the_last_and_of_two_at_once_the_first_and_t
     assert fold.service_of == {site_id: reporter.service_id for reporter, _, site_id, _ in _counted(told)}
 
 
-@settings(deadline=None)
 @given(_told, _told)
 def test_presence_is_written_once_and_costs_are_all_that_was_counted(told, later):
     fold = _fold(told)

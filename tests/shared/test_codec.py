@@ -47,19 +47,17 @@ def _comes_back(message: Message) -> None:
     assert decoded == message
 
 
-@settings(deadline=None)
 @given(messages)
 def test_what_is_encoded_decodes_to_the_same(message):
     _comes_back(message)
 
 
-@settings(deadline=None)
 @given(messages, st.sampled_from([bytes, bytearray, memoryview]))
 def test_any_kind_of_buffer_is_taken(message, kind):
     assert decode(kind(encode(message))) == message
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.binary(max_size=200))
 @example(b"")
 @example(b"\xc1")
@@ -72,7 +70,7 @@ def test_random_bytes(data):
     _decodes_or_is_refused(data)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.data())
 def test_flipped_bits(data):
     original = data.draw(st.sampled_from([_REPORT, _DATAGRAM, *(encode(message) for message in GOLDEN.values())]))
@@ -104,13 +102,13 @@ _values = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(_values)
 def test_any_msgpack_that_is_not_ours(value):
     _decodes_or_is_refused(msgpack.packb(value))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     st.sampled_from(
         [
@@ -153,7 +151,7 @@ def _replaced(value: object, path: tuple, new: object) -> object:
     return copy
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(st.sampled_from(sorted(GOLDEN)), st.data())
 def test_a_valid_message_with_one_part_replaced_by_anything(name, data):
     value = msgpack.unpackb(encode(GOLDEN[name]))
@@ -309,7 +307,7 @@ _any_deltas = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(_any_deltas, st.lists(deltas, min_size=9, max_size=10))
 def test_deltas_are_taken_together_as_they_are_taken_alone(some, good):
     def verdict(*deltas: object) -> list | None:

@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.wire_strategies import messages
 
@@ -16,7 +16,6 @@ def _chunks(stream: bytes, cuts: list[int]) -> list[bytes]:
     return [stream[start:end] for start, end in pairwise(edges)]
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(max_size=300), max_size=10), st.lists(st.integers(0, 10_000), max_size=30))
 def test_any_chunking_gives_the_same_messages(contents, cuts):
     reader = FrameReader()
@@ -24,7 +23,6 @@ def test_any_chunking_gives_the_same_messages(contents, cuts):
     assert [message for chunk in _chunks(stream, cuts) for message in reader.feed(chunk)] == contents
 
 
-@settings(deadline=None)
 @given(st.lists(messages, max_size=4))
 def test_one_byte_at_a_time(sent):
     reader = FrameReader()
@@ -33,7 +31,6 @@ def test_one_byte_at_a_time(sent):
     assert received == sent
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=2_000))
 def test_random_bytes_give_messages_or_the_one_error(data):
     reader = FrameReader(max_bytes=1000)

@@ -1,7 +1,7 @@
 """The histogram's promises: within 0.1 ms below 1 ms, within 10 % from there on, and merging is adding."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from aiocop_wire import BIN_COUNT, REPRESENTATIVES_MS, UPPER_EDGES_NS, add_sparse, bin_of, percentile_ms, to_sparse
@@ -16,7 +16,6 @@ def _close(estimate_ms: float, true_ms: float) -> bool:
     return error_ms <= 0.1 + 1e-9 if true_ms < 1 else error_ms <= 0.1 * true_ms
 
 
-@settings(deadline=None)
 @given(durations_ns)
 def test_what_stands_for_a_duration_is_close_to_it(duration_ns):
     assert _close(REPRESENTATIVES_MS[bin_of(duration_ns)], duration_ns / 1e6)
@@ -48,7 +47,6 @@ def test_the_edges_are_the_constants_of_version_1():
     assert [edge for edge in UPPER_EDGES_NS if edge % _ONE_MS_NS == 0] == [2**power * _ONE_MS_NS for power in range(21)]
 
 
-@settings(deadline=None)
 @given(st.lists(durations_ns, min_size=1, max_size=200), st.floats(0, 1))
 def test_a_percentile_is_close_to_the_true_one(durations, fraction):
     bins = [0] * BIN_COUNT
@@ -58,7 +56,6 @@ def test_a_percentile_is_close_to_the_true_one(durations, fraction):
     assert _close(percentile_ms(bins, fraction), true_ns / 1e6)
 
 
-@settings(deadline=None)
 @given(st.lists(durations_ns, min_size=1, max_size=50))
 def test_no_percentile_is_above_the_maximum(durations):
     bins = [0] * BIN_COUNT
@@ -81,7 +78,6 @@ def test_nothing_recorded_has_no_percentile():
 dense = st.lists(st.integers(0, 1000), min_size=BIN_COUNT, max_size=BIN_COUNT)
 
 
-@settings(deadline=None)
 @given(dense, dense)
 def test_merging_is_adding(one, other):
     merged = list(one)
