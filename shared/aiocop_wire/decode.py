@@ -4,9 +4,11 @@
 longer than this side knows is fine (a newer peer), a shorter one is completed with defaults (an older peer).
 """
 
+from array import array
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import chain
+from operator import countOf
 from typing import Any, Final, cast
 
 import msgpack
@@ -53,6 +55,9 @@ _MAX_U64: Final = (1 << 64) - 1
 _MAX_U32: Final = (1 << 32) - 1
 _MAX_MICROSECONDS: Final = _MAX_U63 >> 10
 _MAX_CONTEXT_INT: Final = 1 << 53
+_U64: Final = "Q"  # typecodes of arrays
+_U32: Final = "I"
+_BINS: Final = frozenset(range(BIN_COUNT))
 _BINS_LENGTHS: Final = frozenset(range(0, 2 * BIN_COUNT + 1, 2))
 
 _Body = Mapping[str, Any]
@@ -312,21 +317,26 @@ def _are_deltas(items: tuple[Any, ...]) -> bool:
     if set(map(type, items)) != {tuple} or set(map(len, items)) != {len(SiteDelta._fields)}:
         return False
     sites, counts, slow_counts, blocked_us, max_us, bins = zip(*items, strict=True)
+    if countOf(map(type, chain(sites, counts, slow_counts, blocked_us, max_us)), int) != 5 * len(items):
+        return False
+    try:  # An array takes what fits its items, and nothing below zero: found sooner than a column's least and most.
+        for column, typecode in (
+            (sites, _U64),
+            (counts, _U32),
+            (slow_counts, _U32),
+            (blocked_us, _U64),
+            (max_us, _U64),
+        ):
+            array(typecode, column)
+    except OverflowError:
+        return False
     return (
-        set(map(type, chain(sites, counts, slow_counts, blocked_us, max_us))) == {int}
-        and _are_within(sites, 0, _MAX_U64)
-        and _are_within(counts, 0, _MAX_U32)
-        and _are_within(slow_counts, 0, _MAX_U32)
-        and _are_within(blocked_us, 0, _MAX_MICROSECONDS)
-        and _are_within(max_us, 0, _MAX_MICROSECONDS)
+        max(blocked_us) <= _MAX_MICROSECONDS
+        and max(max_us) <= _MAX_MICROSECONDS
         and set(map(type, bins)) == {tuple}
         and set(map(len, bins)) <= _BINS_LENGTHS
         and _are_pairs(tuple(chain.from_iterable(bins)))
     )
-
-
-def _are_within(numbers: tuple[int, ...], low: int, high: int) -> bool:
-    return low <= min(numbers) and max(numbers) <= high
 
 
 def _read_delta(item: object) -> SiteDelta:
@@ -360,11 +370,10 @@ def _are_bins(bins: object) -> bool:
 
 def _are_pairs(numbers: tuple[Any, ...]) -> bool:
     """Whether so many numbers, an even one, are bin, count, bin, count, …"""
-    return not numbers or (
-        set(map(type, numbers)) == {int}
-        and _are_within(numbers[::2], 0, BIN_COUNT - 1)
-        and _are_within(numbers[1::2], 1, _MAX_U32)
-    )
+    if countOf(map(type, numbers), int) != len(numbers):
+        return False
+    counts = set(numbers[1::2])
+    return not counts or (_BINS.issuperset(numbers[::2]) and min(counts) > 0 and max(counts) <= _MAX_U32)
 
 
 def _read_loop(item: object) -> LoopDelta:
