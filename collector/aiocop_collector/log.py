@@ -8,6 +8,7 @@ along, and the two took a twentieth of a start.
 """
 
 import logging
+import os
 import sys
 from datetime import datetime, timezone
 from typing import Final
@@ -67,10 +68,18 @@ def _shown(value: object) -> str:
     return repr(value)
 
 
+def _wants_colours() -> bool:
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or sys.stderr.isatty()
+
+
 def configure_log() -> None:
-    """Write it all to stderr, in colours on a terminal. Repeated calls are harmless."""
+    """Write it all to stderr, in colours on a terminal (NO_COLOR: never; FORCE_COLOR: always). Repeated calls are
+    harmless.
+    """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lines(colours=sys.stderr.isatty()))
+    handler.setFormatter(_Lines(colours=_wants_colours()))
     logger = logging.getLogger(_NAME)
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)

@@ -20,6 +20,8 @@ def configured(monkeypatch):
     """Configures the log for a new standard error, and gives that back."""
     logger = logging.getLogger("aiocop_collector")
     before = list(logger.handlers), logger.level, logger.propagate
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
 
     def configure(stream: io.StringIO) -> io.StringIO:
         monkeypatch.setattr(sys, "stderr", stream)
@@ -69,6 +71,16 @@ def test_colours_are_for_terminals_and_change_no_word(configured):
     assert "\x1b" in coloured.getvalue()
     without = re.sub(r"\x1b\[\d+m", "", coloured.getvalue())
     assert without.split(" ", 1)[1] == plain.getvalue().split(" ", 1)[1]
+
+
+@pytest.mark.parametrize(
+    ("variable", "stream", "coloured"), [("NO_COLOR", Terminal, False), ("FORCE_COLOR", io.StringIO, True)]
+)
+def test_the_environment_decides_about_colours(configured, monkeypatch, variable, stream, coloured):
+    monkeypatch.setenv(variable, "1")
+    said = configured(stream())
+    Log().info("collecting")
+    assert ("\x1b" in said.getvalue()) is coloured
 
 
 def test_configured_twice_it_says_things_once(configured):
