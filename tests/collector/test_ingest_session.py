@@ -6,7 +6,8 @@ import socket
 from datetime import timedelta
 
 import pytest
-from tests.support.collector import make_identity, make_site
+from tests.support.collector import make_identity, make_report, make_site
+from tests.support.waiting import DEADLINE_S
 
 from aiocop_collector.counters import Counters
 from aiocop_collector.receive import session as session_module
@@ -46,6 +47,13 @@ async def run_session(store, counters):
         task.cancel()
         await asyncio.wait([task])
         theirs.close()
+
+
+async def until(condition) -> None:
+    deadline_s = asyncio.get_running_loop().time() + DEADLINE_S
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline_s
+        await asyncio.sleep(0.001)
 
 
 async def greet(peer, identity) -> None:
@@ -88,3 +96,15 @@ async def test_a_full_store_stops_the_reading_and_loses_nothing(store, counters,
         assert store.status().pending_bytes < 20_000 + 2 * session_module.MAX_MESSAGE_BYTES
         store.start()
         await asyncio.wait_for(from_peer, 60)
+
+
+async def test_what_comes_after_the_last_commit_stays_with_its_sender(store, counters):
+    """Or the collector would end by saying that it could not commit what it had never promised to."""
+    store.start()
+    async with run_session(store, counters) as (_, peer, _):
+        await greet(peer, make_identity())
+        assert await store.stop(30)
+        peer.sendall(frame(encode(make_report(1))))
+        await until(lambda: counters.totals().get("reports_unix"))
+        assert store.status().pending_reports == 0
+        assert store.status().pending_bytes == 0

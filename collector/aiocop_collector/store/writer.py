@@ -131,6 +131,7 @@ class Store:
         self._room = asyncio.Event()
         self._room.set()
         self._stopping = False
+        self._ended = False
         self._state: WriterState = "idle"
         self._error: str | None = None
         self._last_commit_at_ms: int | None = None
@@ -162,7 +163,12 @@ class Store:
         return not self._pending and not self._in_flight
 
     def offer(self, arrival: Arrival) -> None:
-        """Take an arrival in. Never blocks; a receiver that finds `is_full` afterwards must wait for room."""
+        """Take an arrival in. Never blocks; a receiver that finds `is_full` afterwards must wait for room.
+
+        What comes after the last commit is not held: its sender was told nothing and has it still.
+        """
+        if self._ended:
+            return
         self._counters.add("bytes_received", arrival.size_bytes)
         self._pending.append(arrival)
         self._offered += 1
@@ -244,6 +250,7 @@ class Store:
                 await _wait(self._much, last_flush_s + FLUSH_INTERVAL_S - loop.time())
             last_flush_s = loop.time()
             await self._flush()
+        self._ended = True
 
     async def _flush(self) -> None:
         self._in_flight = batch = self._take()
