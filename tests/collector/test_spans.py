@@ -1,17 +1,22 @@
 """Spans only ever shorten the way to an answer: with, without and with half of them it is the same."""
 
+import asyncio
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from itertools import cycle, groupby, pairwise
 
 import httpx
 import pytest
-from sqlalchemy import delete, func, select, text
+from sqlalchemy import delete, func, select
+from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.support.api_client import make_app
 from tests.support.collector import make_identity, make_report, make_site
 from tests.support.expected_hotspots import GROUP_KEYS
 from tests.support.fill_store import insert_activity
 from tests.support.known_activity import NOW_S
+from tests.support.sql import copy_database, create_database
 
 from aiocop_collector.arrivals import Arrival
 from aiocop_collector.counters import Counters
@@ -33,25 +38,46 @@ MONTH = timedelta(days=30)
 SORTS = ("p99", "last_seen", "blocked_time", "max", "slow_count")
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-async def engine(request, tmp_path, fleet):
-    """A migrated database of the test's own with the fleet's activity; nothing is summed yet."""
-    url = f"sqlite:///{tmp_path}/c.sqlite3"
-    if request.param == "postgres":
-        server = request.getfixturevalue("postgres_url")
-        name = f"spans_{abs(hash(request.node.nodeid)) % 10**9}"
-        admin = open_engine(server)
-        async with admin.connect() as connection:
-            await (await connection.execution_options(isolation_level="AUTOCOMMIT")).execute(
-                text(f"CREATE DATABASE {name}")
-            )
-        await admin.dispose()
-        url = server.rpartition("/")[0] + f"/{name}"
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def originals(request, tmp_path_factory, fleet) -> dict[str, str]:
+    """URLs of two migrated databases with the fleet's activity: nothing is summed in the first, all in the second."""
+    folder = tmp_path_factory.mktemp("spans")
+
+    async def make() -> dict[str, str]:
+        urls = {"unsummed": f"sqlite:///{folder}/unsummed.sqlite3"}
+        if request.param == "postgres":
+            urls["unsummed"] = await create_database(request.getfixturevalue("postgres_url"))
+        async with opened(urls["unsummed"]) as engine:
+            await prepare(engine)
+            await insert_activity(engine, fleet)
+        (folder / "summed").mkdir()
+        urls["summed"] = await copy_database(urls["unsummed"], folder / "summed")
+        async with opened(urls["summed"]) as engine:
+            await sum_all(engine)
+        return urls
+
+    return asyncio.run(make())
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[AsyncEngine]:
     engine = open_engine(url)
-    await prepare(engine)
-    await insert_activity(engine, fleet)
     yield engine
     await engine.dispose()
+
+
+@pytest.fixture
+async def engine(originals, tmp_path):
+    """A database of the test's own with the fleet's activity; nothing is summed yet."""
+    async with opened(await copy_database(originals["unsummed"], tmp_path)) as engine:
+        yield engine
+
+
+@pytest.fixture
+async def summed(originals, tmp_path):
+    """The same, and all that can be is summed."""
+    async with opened(await copy_database(originals["summed"], tmp_path)) as engine:
+        yield engine
 
 
 async def sum_all(engine, now_s: int = int(NOW_S)) -> int:
@@ -135,12 +161,11 @@ async def test_answers_are_the_same_however_many_sites_there_are(engine, monkeyp
         assert await answers(engine) == as_few
 
 
-async def test_spans_are_read_at_all(engine):
+async def test_spans_are_read_at_all(engine, summed):
     before = await answers(engine)
-    await sum_all(engine)
-    async with engine.begin() as connection:
+    async with summed.begin() as connection:
         await connection.execute(schema.summed_totals.update().values(totals=Totals().to_bytes()))
-    changed = await answers(engine)
+    changed = await answers(summed)
     assert all(before[path] != changed[path] for path in before if path.startswith("/operations"))
 
 
@@ -172,66 +197,61 @@ async def test_of_two_that_sum_the_same_the_one_that_claimed_last_finishes(engin
     assert await listed(engine) == {(span.span_s, span.start_s)}
 
 
-async def test_what_is_remembered_goes_by_the_version_of_a_span(engine):
+async def test_what_is_remembered_goes_by_the_version_of_a_span(summed):
     """One API keeps its memory between questions; the answers of another, that has none, are the same."""
-    await sum_all(engine)
-    transport = httpx.ASGITransport(make_app(engine))
+    transport = httpx.ASGITransport(make_app(summed))
     async with httpx.AsyncClient(transport=transport, base_url="http://collector") as client:
         path = "/hotspots?since=30d&group_by=operation&sort=p99&limit=1000"
         first = (await client.get(path)).json()
-        await write_late(engine, int(NOW_S) - 30 * 3600)
+        await write_late(summed, int(NOW_S) - 30 * 3600)
         struck = (await client.get(path)).json()
         assert struck["hotspots"] != first["hotspots"]
-        assert await sum_all(engine) > 0
+        assert await sum_all(summed) > 0
         assert (await client.get(path)).json() == struck
 
 
-async def test_a_late_report_is_in_every_answer(engine):
-    await sum_all(engine)
-    summed = await listed(engine)
-    store = Store(engine, Counters(), retention=MONTH, clock_s=lambda: NOW_S)
+async def test_a_late_report_is_in_every_answer(summed):
+    listed_before = await listed(summed)
+    store = Store(summed, Counters(), retention=MONTH, clock_s=lambda: NOW_S)
     late_s = int(NOW_S) - 30 * 3600
     report = make_report(1, SiteDelta(1, 1000, 0, 9, 9, (0, 1000)), started_at_ms=late_s * 1000)
     store.offer(Arrival(make_identity("shop", environment="prod"), "unix", 100, report, (make_site(1),), ()))
     store.start()
     await store.settle()
     assert await store.stop(60)
-    with_spans = await answers(engine)
+    with_spans = await answers(summed)
     by_function = with_spans["/operations?since=2d&until=1h"]["operations"]
     assert sum(row["count"] for row in by_function) >= 1000
-    async with engine.begin() as connection:
+    async with summed.begin() as connection:
         await connection.execute(delete(schema.summed))
-    assert await answers(engine) == with_spans
-    assert {(length_s, late_s - late_s % length_s) for length_s in (600, 10_800, 43_200)} <= summed
+    assert await answers(summed) == with_spans
+    assert {(length_s, late_s - late_s % length_s) for length_s in (600, 10_800, 43_200)} <= listed_before
 
 
-async def test_a_commit_strikes_off_what_it_makes_untrue(engine):
-    await sum_all(engine)
-    summed = await listed(engine)
+async def test_a_commit_strikes_off_what_it_makes_untrue(summed):
+    listed_before = await listed(summed)
     late_s = int(NOW_S) - 30 * 3600
-    await write_late(engine, late_s)
+    await write_late(summed, late_s)
     untrue = {(length_s, late_s - late_s % length_s) for length_s in SPANS}
-    assert await listed(engine) == summed - untrue
-    assert summed & untrue
+    assert await listed(summed) == listed_before - untrue
+    assert listed_before & untrue
 
 
-async def test_what_goes_with_its_buckets(engine):
-    await sum_all(engine)
+async def test_what_goes_with_its_buckets(summed):
     later_ms = int(NOW_S + 20 * 86_400) * 1000
-    async for _ in Pruner(engine, Limits(MONTH), clock_s=lambda: later_ms / 1000).by_age():
+    async for _ in Pruner(summed, Limits(MONTH), clock_s=lambda: later_ms / 1000).by_age():
         pass
     days = {DAY_S, 2 * DAY_S, 8 * DAY_S}
-    assert 2 * DAY_S in {length_s for length_s, _ in await listed(engine)} <= days
-    async with engine.connect() as connection:
+    assert 2 * DAY_S in {length_s for length_s, _ in await listed(summed)} <= days
+    async with summed.connect() as connection:
         kept = schema.summed_totals.c
         assert 2 * DAY_S in set((await connection.execute(select(kept.span_s).distinct())).scalars()) <= days
         oldest_s = (await connection.execute(select(func.min(kept.bucket_s)))).scalar_one()
         assert oldest_s >= later_ms // 1000 - 31 * DAY_S
 
 
-async def test_only_what_is_over_and_whole_is_summed(engine):
-    await sum_all(engine)
-    for length_s, start_s in await listed(engine):
+async def test_only_what_is_over_and_whole_is_summed(summed):
+    for length_s, start_s in await listed(summed):
         assert start_s + length_s <= NOW_S - MINUTE_GRACE_S
         assert start_s >= NOW_S - kept_span(MONTH, length_s).total_seconds()
 
@@ -354,19 +374,18 @@ def test_packed_presence_is_what_it_was_whatever_the_bits():
         assert seen == {(site, agent) for site, _, agent in rows}
 
 
-async def test_a_check_finds_spans_that_are_not_the_sums_of_their_buckets(engine):
-    await sum_all(engine)
-    async with snapshot(engine) as connection:
+async def test_a_check_finds_spans_that_are_not_the_sums_of_their_buckets(summed):
+    async with snapshot(summed) as connection:
         assert [check async for check in check_store(connection, int(NOW_S)) if check.problems] == []
     longest_s = max(SPANS)
     table = schema.summed_totals
-    async with writing(engine) as connection:
+    async with writing(summed) as connection:
         (start_s,) = (
             await connection.execute(select(func.max(table.c.bucket_s)).where(table.c.span_s == longest_s))
         ).one()
         this = (table.c.span_s == longest_s, table.c.bucket_s == start_s)
         await connection.execute(table.update().where(*this).values(totals=Totals().to_bytes()))
-    async with snapshot(engine) as connection:
+    async with snapshot(summed) as connection:
         (wrong,) = [check async for check in check_store(connection, int(NOW_S)) if check.problems]
     assert wrong.name == f"spans of {longest_s} s are sums of their days"
     assert len(wrong.problems) == 1

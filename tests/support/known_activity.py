@@ -3,6 +3,7 @@
 import random
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import cache, cached_property
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
 
@@ -20,16 +21,16 @@ class Place:
     weight: int = 10
     advice: str = ""
 
-    @property
+    @cached_property
     def call_site(self) -> str:
         return self.path if self.path.startswith("<") else f"{self.path}:{self.line}:{self.function}"
 
-    @property
+    @cached_property
     def entry_point(self) -> str:
         path, line, function = self.entry
         return path if path.startswith("<") else f"{path}:{line}:{function}"
 
-    @property
+    @cached_property
     def fingerprint(self) -> int:
         """The same for the same frames, whatever the service and the operation."""
         return random.Random(repr((self.path, self.function, self.line, self.entry))).getrandbits(64) - (1 << 63)
@@ -44,7 +45,7 @@ class Process:
     release: str
     pid: int
 
-    @property
+    @cached_property
     def agent_id(self) -> str:
         return random.Random(repr(self)).getrandbits(128).to_bytes(16, "big").hex()
 
@@ -59,11 +60,11 @@ class Calls:
     durations_us: tuple[int, ...]
     slow_count: int
 
-    @property
+    @cached_property
     def hotspot(self) -> tuple[str, str, str, str]:
         return (self.process.service, self.process.environment, self.place.path, self.place.function)
 
-    @property
+    @cached_property
     def site(self) -> tuple[str, str, str, int]:
         return (self.process.service, self.process.environment, self.place.operation, self.place.fingerprint)
 
@@ -79,6 +80,7 @@ class Fleet:
         return self.statuses.get(hotspot, "open")
 
 
+@cache
 def id_of(*parts: object) -> int:
     """A made-up signed 64-bit id."""
     return random.Random(repr(parts)).getrandbits(64) - (1 << 63)
@@ -88,6 +90,7 @@ def hex_id(*parts: object) -> str:
     return f"{id_of(*parts) & (1 << 64) - 1:016x}"
 
 
+@cache
 def rfc3339(at_s: int) -> str:
     return datetime.fromtimestamp(at_s, timezone.utc).isoformat().replace("+00:00", "Z")
 
