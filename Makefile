@@ -30,10 +30,7 @@ demo: $(STAMP) ## Sample service, collector, requests, and the table of what fro
 	@cd examples && ../$(BIN)/python -m demo $(if $(filter-out 0,$(ONCE)),--once) $(ARGS)
 
 .PHONY: test
-test: lint pytest ## Every gate and every test
-
-.PHONY: pytest
-pytest: $(STAMP) ## The tests alone
+test: lint ## Every gate and every test
 	$(BIN)/pytest $(PARALLEL) $(ARGS)
 
 .PHONY: lint
