@@ -90,8 +90,8 @@ def switching_table(by_loop: dict[str, Rounds]) -> list[str]:
         "",
         "In pairs of a fifth of a second each, so that what differs between processes does not matter",
         "(`benchmarks/agent_cost/switching.py`). The audit hook is there in both; FastAPI asks for `id()` three times",
-        "per request, which are three audit events. What is added on the loop's thread is more than so many slices take",
-        "below, where caches are warm: here a request's own work lies between two of them.",
+        "per request, which are three audit events. What is added on the loop's thread is more than so many slices",
+        "take below, where caches are warm: here a request's own work lies between two of them.",
         "",
         *_table([*headings, "slices per request", "requests in % of switched off"], rows),
     ]
