@@ -36,8 +36,7 @@ async def idle() -> None:
     done = asyncio.Event()
     thread = threading.Thread(target=wake, args=(loop, done))
     thread.start()
-    await done.wait()
-    thread.join()
+    await done.wait()  # not joined here: that would be a wait of the loop
 
 
 def wake(loop: asyncio.AbstractEventLoop, done: asyncio.Event) -> None:
