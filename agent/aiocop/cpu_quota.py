@@ -9,13 +9,12 @@ queue, they call it waiting (kernel/sched/fair.c, throttle_cfs_rq_work), and onl
 read only where `nr_periods` says that there is a quota; whether there is one now is asked again every ten seconds.
 """
 
-from pathlib import Path
 from typing import Final
 
 from aiocop._stdlib import close, open_file, perf_counter_ns, pread
 
-_ROOT: Final = Path("/sys/fs/cgroup")
-_MEMBERSHIP: Final = Path("/proc/self/cgroup")
+_ROOT: Final = "/sys/fs/cgroup"
+_MEMBERSHIP: Final = "/proc/self/cgroup"
 _ASK_AGAIN_NS: Final = 10_000_000_000
 _SCALES: Final = {b"throttled_time": 1, b"throttled_usec": 1_000}
 _MOST_BYTES: Final = 4_096
@@ -26,7 +25,7 @@ class CpuQuota:
 
     __slots__ = ("_descriptor", "_quiet_until_ns")
 
-    def __init__(self, membership: Path = _MEMBERSHIP, root: Path = _ROOT) -> None:
+    def __init__(self, membership: str = _MEMBERSHIP, root: str = _ROOT) -> None:
         self._quiet_until_ns = 0
         """While there is no quota: when to look again. Written by whoever looks; a look more does no harm."""
         self._descriptor = _open_first(_candidates(membership, root))
@@ -52,28 +51,33 @@ class CpuQuota:
             close(descriptor)
 
 
-def _candidates(membership: Path, root: Path) -> list[Path]:
+def _candidates(membership: str, root: str) -> list[str]:
     """Where the group's numbers may be: by its path in the hierarchy; at the root, where a container sees its own."""
-    try:
-        lines = membership.read_text().splitlines()
-    except (OSError, UnicodeDecodeError):
+    descriptor = _open_first([membership])
+    if descriptor is None:
         return []
-    found: list[Path] = []
+    try:
+        lines = pread(descriptor, _MOST_BYTES, 0).decode(errors="surrogateescape").splitlines()
+    except OSError:
+        return []
+    finally:
+        close(descriptor)
+    found: list[str] = []
     for line in lines:
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if "cpu" in controllers.split(","):
-            folders = [root / controllers, root / "cpu"]
+            folders = [f"{root}/{controllers}", f"{root}/cpu"]
         elif not controllers:
-            folders = [root, root / "unified"]
+            folders = [root, f"{root}/unified"]
         else:
             continue
-        found += [folder / path.lstrip("/") / "cpu.stat" for folder in folders]
-        found += [folder / "cpu.stat" for folder in folders]
+        found += [f"{folder}/{path.strip('/')}/cpu.stat" for folder in folders]
+        found += [f"{folder}/cpu.stat" for folder in folders]
     return found  # version 2 comes last in the file: the controller is its only where version 1 does not have it
 
 
-def _open_first(paths: list[Path]) -> int | None:
+def _open_first(paths: list[str]) -> int | None:
     for path in paths:
         try:
             return open_file(path, 0)

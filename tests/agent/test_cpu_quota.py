@@ -106,11 +106,11 @@ def write_stat(folder: Path, text: str) -> None:
 def test_the_groups_numbers_are_found_wherever_they_are_kept(tmp_path, membership, folder, text, expected_ns):
     (tmp_path / "membership").write_text(membership)
     write_stat(tmp_path / "root" / folder, text)
-    quota = CpuQuota(tmp_path / "membership", tmp_path / "root")
+    quota = CpuQuota(str(tmp_path / "membership"), str(tmp_path / "root"))
     assert quota.throttled_ns() == expected_ns
     quota.close()
     assert quota.throttled_ns() == 0
 
 
 def test_without_control_groups_nothing_is_told(tmp_path):
-    assert CpuQuota(tmp_path / "missing", tmp_path).throttled_ns() == 0
+    assert CpuQuota(str(tmp_path / "missing"), str(tmp_path)).throttled_ns() == 0
