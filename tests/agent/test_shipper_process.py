@@ -4,9 +4,13 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
+from tests.support.counting_source import CountingSource
+from tests.support.shipping import running_shipper
+from tests.support.waiting import wait_until
 
 _ROOT = Path(__file__).parents[2]
 
@@ -104,6 +108,16 @@ def test_a_signal_handler_may_ask_flush_and_stop(tmp_path):
     )
     assert result.stderr == ""
     assert result.stdout == "False\n"
+
+
+def test_a_handler_that_interrupts_a_wake_up_while_the_thread_ends_may_flush(tmp_path):
+    """The interrupted thread holds the waker's lock, which the thread needs for its last step."""
+    with running_shipper(CountingSource(), tmp_path / "c.sock") as shipper, shipper._waker._lock:
+        shipper._stop_by_ns = time.monotonic_ns()
+        shipper.wake()
+        wait_until(lambda: shipper._new_requests is None, "the thread to answer nobody any more")
+        assert not shipper.flush(0.001)
+        assert shipper._waker.is_open
 
 
 def test_a_child_can_ship_for_itself(tmp_path):

@@ -98,8 +98,10 @@ class Shipper:
         self._events = PendingEvents()
         # Re-entrant, because a signal handler may flush or stop while the thread it interrupted does.
         self._lifecycle = RLock()  # held by start, stop, pause and resume, never by the thread
-        self._requests_lock = RLock()  # guards _new_requests, and that none comes after the last
-        self._new_requests: list[_FlushRequest] = []
+        # Guards _new_requests, and that none comes after the last. Nobody takes another lock while holding it: a signal
+        # handler that flushes may have interrupted whoever holds that one.
+        self._requests_lock = RLock()
+        self._new_requests: list[_FlushRequest] | None = None  # None while no thread will answer
         self._requests: list[_FlushRequest] = []  # this and the next three: the thread's own
         self._stop_request: _FlushRequest | None = None
         self._next_hurry_ns = 0
@@ -127,6 +129,7 @@ class Shipper:
             if self._waker.is_open or self._stopped:
                 return
             self._waker.open()
+            self._new_requests = []
             self._window_started_ms = self._wall_clock_ns() // ONE_MS_NS
             self._next_take_ns = monotonic_ns() + self._interval_ns
             try:
@@ -151,7 +154,7 @@ class Shipper:
             return False
         request = _FlushRequest()
         with self._requests_lock:
-            if not self._waker.is_open:
+            if self._new_requests is None:
                 return False
             self._new_requests.append(request)
         self._waker.wake()
@@ -220,6 +223,7 @@ class Shipper:
         """In a forked child: close the inherited descriptors, say nothing to anybody, touch no lock."""
         self._stopped = True
         self._thread = None
+        self._new_requests = None
         self._transport.abandon()
         self._waker.abandon()
 
@@ -299,7 +303,7 @@ class Shipper:
 
     def _collect_requests(self, now_ns: int) -> None:
         with self._requests_lock:
-            fresh, self._new_requests = self._new_requests, []
+            fresh, self._new_requests = self._new_requests or [], []
         if self._stop_by_ns != NEVER_NS and self._stop_request is None:
             self._stop_request = _FlushRequest()
             fresh.append(self._stop_request)
@@ -400,9 +404,9 @@ class Shipper:
     def _close(self) -> None:
         self._transport.close()
         with self._requests_lock:
-            self._waker.close()
-            unanswered = self._requests + self._new_requests
-            self._requests, self._new_requests = [], []
+            unanswered = self._requests + (self._new_requests or [])
+            self._requests, self._new_requests = [], None
+        self._waker.close()
         for request in unanswered:
             request.answer(settled=False)
 
