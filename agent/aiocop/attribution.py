@@ -50,25 +50,29 @@ def starved_ns(glimpse: Moment | None, ended: Moment, elapsed_ns: int) -> int:
     """
     if glimpse is None or glimpse.times is None or ended.times is None:
         return 0
-    # What the look came too early may all have gone before the slice: nothing is excused on a guess.
-    early_ns = max(0, ended.at_ns - elapsed_ns - glimpse.at_ns)
-    return max(0, min(ended.times.queued_ns - glimpse.times.queued_ns - early_ns, elapsed_ns))
+    return _in_slice_ns(ended.times.queued_ns - glimpse.times.queued_ns, glimpse, ended, elapsed_ns)
 
 
 def waited_ns(glimpse: Moment | None, ended: Moment, elapsed_ns: int) -> int:
     """Time of a slice in which its thread was not ready to run, at least; 0 where unknown. `glimpse` is as above."""
     if glimpse is None or glimpse.times is None or ended.times is None:
         return 0
-    waited_ns = ended.at_ns - glimpse.at_ns - ended.times.ready_ns + glimpse.times.ready_ns
-    return max(0, waited_ns - max(0, ended.at_ns - elapsed_ns - glimpse.at_ns))
+    ready_ns = ended.times.ready_ns - glimpse.times.ready_ns
+    return _in_slice_ns(ended.at_ns - glimpse.at_ns - ready_ns, glimpse, ended, elapsed_ns)
 
 
 def worked_ns(glimpse: Moment | None, ended: Moment, elapsed_ns: int) -> int:
     """Time of a slice in which its thread was on a CPU, at least; 0 where unknown. `glimpse` is as above."""
     if glimpse is None or glimpse.times is None or ended.times is None:
         return 0
-    cpu_ns = ended.times.cpu_ns - glimpse.times.cpu_ns
-    return max(0, cpu_ns - max(0, ended.at_ns - elapsed_ns - glimpse.at_ns))
+    return _in_slice_ns(ended.times.cpu_ns - glimpse.times.cpu_ns, glimpse, ended, elapsed_ns)
+
+
+def _in_slice_ns(since_ns: int, glimpse: Moment, ended: Moment, elapsed_ns: int) -> int:
+    """How much of what a thread did since `glimpse` must have been in the slice."""
+    # What the look came too early may all have gone before the slice: nothing is excused on a guess.
+    early_ns = max(0, ended.at_ns - elapsed_ns - glimpse.at_ns)
+    return max(0, min(since_ns - early_ns, elapsed_ns))
 
 
 def looks_since(

@@ -37,13 +37,13 @@ class CpuQuota:
             return 0
         try:
             fields = pread(self._descriptor, _MOST_BYTES, 0).split()
-        except OSError:
+            stated = {name: int(value) for name, value in zip(fields[::2], fields[1::2], strict=False)}
+        except (OSError, ValueError):
             return 0
-        stated = dict(zip(fields[::2], fields[1::2], strict=False))
-        if not int(stated.get(b"nr_periods", 0)):
+        if not stated.get(b"nr_periods"):
             self._quiet_until_ns = now_ns + _ASK_AGAIN_NS
             return 0
-        return sum([int(stated.get(name, 0)) * scale for name, scale in _SCALES.items()])
+        return sum([stated.get(name, 0) * scale for name, scale in _SCALES.items()])
 
     def close(self) -> None:
         descriptor, self._descriptor = self._descriptor, None
