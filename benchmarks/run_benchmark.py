@@ -87,60 +87,52 @@ class Bench:
             raise RuntimeError(f"{program} {' '.join(arguments)} ended with {done.returncode}:\n{done.stderr}")
         return json.loads(done.stdout)
 
-    def serve_and_load(self, variant: str, loop: str, seconds: int) -> dict[str, float]:
-        """Requests per second, by handler."""
-        server_cpu, load_cpu = pinned_apart()
+    @contextmanager
+    def _serving(self, python: str, program: str, *arguments: str) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
+        """A server of its own CPU and its URL; `{}` among the arguments stands for the socket that it gets."""
         with socket.create_server(("127.0.0.1", 0)) as listening:
             listening.set_inheritable(True)
-            program = str(ROOT / "benchmarks" / "agent_cost" / "web_app.py")
-            command = [self.python(variant), program, variant, loop, str(listening.fileno())]
+            given = [argument.format(listening.fileno()) for argument in arguments]
+            command = [python, str(ROOT / "benchmarks" / "agent_cost" / program), *given]
             server = subprocess.Popen(
-                ["taskset", "-c", server_cpu, *command], pass_fds=[listening.fileno()], env=self.environment
-            )
-            try:
-                url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-                with urllib.request.urlopen(f"{url}/nothing", timeout=60):  # until it serves
-                    pass
-                load(url, "/nothing", 1, load_cpu)
-                found = {}
-                for path in ("/nothing", "/stat"):
-                    cpu_s = cpu_seconds(server.pid)
-                    rate = load(url, path, seconds, load_cpu)
-                    found[path.strip("/")] = rate
-                    # What other programs on the same CPU cannot change.
-                    found[f"{path.strip('/')}, per second of the server's CPU"] = (
-                        rate * seconds / (cpu_seconds(server.pid) - cpu_s)
-                    )
-                return found
-            finally:
-                server.send_signal(signal.SIGTERM)
-                server.wait(timeout=30)
-
-    def switch_under_load(self, loop: str, pairs: int) -> dict[str, float]:
-        """What a request costs more, from one process: see switching.py."""
-        server_cpu, load_cpu = pinned_apart()
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            listening.set_inheritable(True)
-            program = str(ROOT / "benchmarks" / "agent_cost" / "switching.py")
-            command = [self._ours, program, loop, str(listening.fileno()), str(pairs)]
-            server = subprocess.Popen(
-                ["taskset", "-c", server_cpu, *command],
+                ["taskset", "-c", pinned_apart()[0], *command],
                 pass_fds=[listening.fileno()],
                 env=self.environment,
                 stdout=subprocess.PIPE,
             )
-            url = f"http://127.0.0.1:{listening.getsockname()[1]}/nothing"
-            loading = subprocess.Popen(
-                ["taskset", "-c", load_cpu, "wrk", "-t1", f"-c{CONNECTIONS}", "-d600s", url], stdout=subprocess.DEVNULL
-            )
+            try:
+                yield server, f"http://127.0.0.1:{listening.getsockname()[1]}"
+            finally:
+                server.send_signal(signal.SIGTERM)
+                server.communicate(timeout=30)
+
+    def serve_and_load(self, variant: str, loop: str, seconds: int) -> dict[str, float]:
+        """Requests per second, by handler."""
+        with self._serving(self.python(variant), "web_app.py", variant, loop, "{}") as (server, url):
+            with urllib.request.urlopen(f"{url}/nothing", timeout=60):  # until it serves
+                pass
+            load(url, "/nothing", 1)
+            found = {}
+            for path in ("/nothing", "/stat"):
+                cpu_s = cpu_seconds(server.pid)
+                rate = load(url, path, seconds)
+                found[path.strip("/")] = rate
+                # What other programs on the same CPU cannot change.
+                found[f"{path.strip('/')}, per second of the server's CPU"] = (
+                    rate * seconds / (cpu_seconds(server.pid) - cpu_s)
+                )
+            return found
+
+    def switch_under_load(self, loop: str, pairs: int) -> dict[str, float]:
+        """What a request costs more, from one process: see switching.py."""
+        with self._serving(self._ours, "switching.py", loop, "{}", str(pairs)) as (server, url):
+            loading = subprocess.Popen(wrk(f"{url}/nothing", 600), stdout=subprocess.DEVNULL)
             try:
                 found: dict[str, float] = json.loads(server.stdout.readline() if server.stdout else b"")
                 return found
             finally:
                 loading.terminate()
                 loading.wait()
-                server.send_signal(signal.SIGTERM)
-                server.communicate(timeout=30)
 
 
 def pinned_apart() -> tuple[str, str]:
@@ -149,10 +141,14 @@ def pinned_apart() -> tuple[str, str]:
     return str(cpus[0]), str(cpus[-1])
 
 
-def load(url: str, path: str, seconds: int, cpu: str) -> float:
+def wrk(url: str, seconds: int) -> list[str]:
+    """The load generator, on the other CPU."""
+    return ["taskset", "-c", pinned_apart()[1], "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", url]
+
+
+def load(url: str, path: str, seconds: int) -> float:
     """Requests per second that wrk counted."""
-    command = ["taskset", "-c", cpu, "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", url + path]
-    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    text = subprocess.run(wrk(url + path, seconds), check=True, capture_output=True, text=True).stdout
     if "Non-2xx" in text or "Socket errors" in text:
         raise RuntimeError(f"{path} failed under load:\n{text}")
     (line,) = [line for line in text.splitlines() if line.startswith("Requests/sec:")]
