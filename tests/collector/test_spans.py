@@ -324,7 +324,7 @@ def test_packed_totals_are_what_they_were():
         assert bins_of(packed) == [count or 0 for count in bins]
     unpacked = Totals.from_bytes(totals.to_bytes())
     assert unpacked == totals
-    unpacked.add(totals)
+    unpacked.add_bytes(totals.to_bytes())
     assert all(bins_of(both) == [2 * n for n in bins_of(totals.sums[key])] for key, both in unpacked.sums.items())
     assert unpacked.max_us == totals.max_us
 

@@ -4,10 +4,10 @@ import asyncio
 from typing import Final, Literal
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, ConfigDict
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
+from aiocop_collector.answers.base import Answer
 from aiocop_collector.collector import Collector
 from aiocop_collector.store.database import reason_of
 from aiocop_collector.store.schema import services
@@ -15,20 +15,16 @@ from aiocop_collector.store.schema import services
 _DATABASE_TIMEOUT_S: Final = 2.0
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(defer_build=True)
-
-
-class Alive(_Answer):
+class Alive(Answer):
     status: Literal["alive"] = "alive"
 
 
-class DatabaseReadiness(_Answer):
+class DatabaseReadiness(Answer):
     ready: bool
     error: str | None = None
 
 
-class WriterReadiness(_Answer):
+class WriterReadiness(Answer):
     ready: bool
     state: Literal["idle", "writing", "waiting", "stopped"]
     error: str | None
@@ -37,12 +33,12 @@ class WriterReadiness(_Answer):
     last_commit_at_ms: int | None
 
 
-class SocketReadiness(_Answer):
+class SocketReadiness(Answer):
     ready: bool
     address: str
 
 
-class Readiness(_Answer):
+class Readiness(Answer):
     status: Literal["ready", "not_ready"]
     database: DatabaseReadiness
     writer: WriterReadiness

@@ -10,11 +10,12 @@ from typing import Annotated, Any, Final, cast
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
+from aiocop_collector.answers.base import Answer
 from aiocop_collector.queries.errors import BadParameterError, QuestionError, UnknownAgentError, UnknownHotspotError
 from aiocop_collector.store.database import reason_of
 
@@ -26,19 +27,15 @@ PROBLEM_JSON: Final = "application/problem+json"
 _QUOTED: Final = re.compile(r"'([^']*)'")
 
 
-class ParameterProblem(BaseModel):
+class ParameterProblem(Answer):
     """One thing that is wrong with a request."""
-
-    model_config = ConfigDict(defer_build=True)
 
     parameter: str
     message: str
 
 
-class Problem(BaseModel):
+class Problem(Answer):
     """RFC 9457, with the parameters at fault."""
-
-    model_config = ConfigDict(defer_build=True)
 
     type: str = "about:blank"
     title: str

@@ -154,7 +154,7 @@ async def finish(connection: AsyncConnection, done: Summed) -> bool:
 def _packed_sum(counters: Totals, bins: dict[SiteRelease, int], packed: Iterable[bytes]) -> bytes:
     counters.add_bins(bins)
     for data in packed:
-        counters.add(Totals.from_bytes(data))
+        counters.add_bytes(data)
     return counters.to_bytes()
 
 

@@ -79,15 +79,6 @@ class Totals:
     def __len__(self) -> int:
         return len(self.sums)
 
-    def add(self, other: "Totals") -> None:
-        """Add what another stretch of time holds."""
-        sums, max_us = self.sums, self.max_us
-        for key, packed in other.sums.items():
-            sums[key] = sums.get(key, 0) + packed
-        for key, longest_us in other.max_us.items():
-            if longest_us > max_us.get(key, -1):
-                max_us[key] = longest_us
-
     def add_counters(self, rows: Iterable[Sequence[int]]) -> None:
         """Add rows of (site_id, release_id, count, slow_count, blocked_us, max_us)."""
         sums, max_us = self.sums, self.max_us
