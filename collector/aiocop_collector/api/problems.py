@@ -41,7 +41,7 @@ class Problem(Answer):
     title: str
     status: int
     detail: Annotated[str, Field(description="One sentence for a person.")]
-    errors: list[ParameterProblem] = []
+    errors: list[ParameterProblem] = Field(default=[])
 
 
 def problem_responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
