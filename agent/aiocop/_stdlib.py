@@ -8,6 +8,7 @@ from _socket import getaddrinfo
 from _socket import socket as raw_socket
 from _thread import LockType, RLock, allocate_lock, get_ident
 from _thread import get_native_id as thread_native_id
+from gc import collect
 from os import close, getpid, pipe, pread, read, set_blocking, stat, unlink, urandom, write
 from os import open as open_file
 from select import poll
@@ -21,6 +22,7 @@ __all__ = [
     "allocate_lock",
     "clock_gettime_ns",
     "close",
+    "collect",
     "current_frames",
     "get_ident",
     "getaddrinfo",

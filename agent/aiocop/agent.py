@@ -27,7 +27,6 @@ from aiocop.config import Configuration
 from aiocop.disclosure import EVERYTHING, Disclosure
 from aiocop.events import Events, SlowTaskCallback
 from aiocop.frames import FrameNames
-from aiocop.gc_pauses import GarbagePauses
 from aiocop.governor import Governor
 from aiocop.heartbeat import Heartbeat, open_heartbeat
 from aiocop.identity import ProcessIdentity
@@ -71,7 +70,6 @@ class Agent:
         self._sqlite_queries = sqlite_queries.SqliteQueries(self._slices, self.calls.operations)
         self._loops = Loops(self._slices, self._watchdog)
         self._turns = Turns(self._slices)
-        self._garbage_pauses = GarbagePauses(self._slices)
         self.remote_control = RemoteControl(self._slices, self._change_now)
         self._activated = False
         """What activate() and deactivate() said; a collector may pause the agent all the same."""
@@ -223,7 +221,7 @@ class Agent:
             self.events.remove_provider(active_span)
             self._loops.remove()
             self._turns.remove()
-            self._garbage_pauses.remove()
+            self._slices.gc_pauses.remove()
             self._sqlite_queries.remove()
             self.calls.remove()
             self._watchdog.stop()
@@ -317,12 +315,12 @@ class Agent:
             self._slices.active = False
             self._loops.pause()
             self._turns.remove()
-            self._garbage_pauses.remove()
+            self._slices.gc_pauses.remove()
             return
         if self._detecting:
             self._loops.install()
             self._turns.install()
-            self._garbage_pauses.install()
+            self._slices.gc_pauses.install()
         self._slices.active = True
         # Called inside a task, the rest of its running slice counts too.
         if self._detecting and asyncio._get_running_loop() is not None:  # noqa: SLF001 - get_running_loop raises

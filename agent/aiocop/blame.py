@@ -4,6 +4,7 @@ Nothing here runs but for calls and slices above the threshold.
 """
 
 import logging
+from types import FrameType
 from typing import Any, Final
 
 from aiocop._stdlib import perf_counter_ns
@@ -24,16 +25,19 @@ from aiocop.attribution import (
     worked_ns,
 )
 from aiocop.callback_names import callback_code
-from aiocop.catalogue import CPU, GIL, WAIT
+from aiocop.catalogue import CPU, GC, GIL, WAIT
 from aiocop.detail import FULL, NOTHING_NEW
+from aiocop.gc_pauses import GarbagePauses, Pause
 from aiocop.loop_thread import LoopThread
 from aiocop.loop_threads import LoopThreads
 from aiocop.starvation import Starvation, switch_interval_ns
-from aiocop.traces import LOOP, UNKNOWN_HOLDER, Site, Traces
+from aiocop.traces import COLLECTOR, LOOP, UNKNOWN_HOLDER, Site, Traces
 
 _logger = logging.getLogger("aiocop")
 _UNSEEN_NS: Final = 1_000_000
 """Time of a slow slice that no wrapper measured is attributed from here on; less is noise of the clocks."""
+_LATE_SWITCHES: Final = 2
+"""A wait for the GIL ends up to so many switch intervals after its holder's work: the holder is asked, and goes on."""
 _MAX_ENDED_CALLS: Final = 64
 """Long calls of a slice of which is kept when they were. Of earlier ones only the sum of their times is known."""
 
@@ -45,7 +49,8 @@ class Blame(LoopThreads):
         super().__init__(aggregate)
         self.threshold_ns = threshold_ns
         self.traces = traces
-        self.starvation = Starvation(traces)
+        self.gc_pauses = GarbagePauses(traces.names, self._interrupt)
+        self.starvation = Starvation(traces, self.gc_pauses)
         self.shipping = False
         """Whether slow events are queued for a shipper."""
         self.faults = 0
@@ -64,6 +69,21 @@ class Blame(LoopThreads):
         self.faults += 1
         if self.faults == 1:
             _logger.exception("aiocop failed to account for something; further faults are only counted")
+
+    # --- garbage collection -------------------------------------------------------------------------------------------
+
+    def _interrupt(self, pause: Pause, frame: FrameType) -> None:
+        """Account for a pause of the collector that interrupted `frame` on this thread, if that was in a slice."""
+        thread = self.threads.get(pause.ident)
+        if thread is None or not thread.started_ns:
+            return
+        site = self.traces.pseudo_site(GC, COLLECTOR)
+        elapsed_ns = pause.ended_ns - pause.began_ns
+        thread.nested_ns += elapsed_ns
+        thread.gc_ns += elapsed_ns
+        thread.record(thread.counters(site, self.aggregate.other), elapsed_ns)
+        if self.keeps_traces:
+            self.traces.keep_trace(site, self.traces.stack(frame, self.traces.kept_depth))
 
     # --- time that others took ----------------------------------------------------------------------------------------
 
@@ -122,18 +142,27 @@ class Blame(LoopThreads):
         gil_ns = min(gil_wait_ns(looks, switch_interval_ns(), explained_ns, elsewhere), at_most_ns)
         if gil_ns < self.threshold_ns // 2:
             return 0
-        return gil_ns if self._give_to_holder(thread, looks[0].at_ns, gil_ns) else 0
+        return self._give_to_holder(thread, looks[0].at_ns, gil_ns)
 
-    def _give_to_holder(self, thread: LoopThread, since_ns: int, gil_ns: int) -> bool:
-        """Give it time since then. False where nothing but waiting threads' own times speaks for a holder."""
-        stack = self.starvation.holder(thread.ident, since_ns, gil_ns)
-        if not stack and not self.starvation.holder_is_gone(since_ns):
-            return False
+    def _give_to_holder(self, thread: LoopThread, since_ns: int, gil_ns: int) -> int:
+        """Give away time since then. How much: less where only waiting threads' own times speak for a holder."""
+        collected_ns = min(self.gc_pauses.others_ns(thread.ident, since_ns), gil_ns)
+        if gil_ns - collected_ns < _LATE_SWITCHES * switch_interval_ns():
+            collected_ns = gil_ns
+        if collected_ns:
+            thread.gc_ns += collected_ns
+            self._give(thread, self.traces.pseudo_site(GC, COLLECTOR), collected_ns)
+        held_ns = gil_ns - collected_ns
+        if not held_ns:
+            return gil_ns
+        stack = self.starvation.holder(thread.ident, since_ns, held_ns)
+        if stack is None and not self.starvation.holder_is_gone(since_ns):
+            return collected_ns
         site = self.traces.site(GIL, stack) if stack else self.traces.pseudo_site(GIL, UNKNOWN_HOLDER)
-        self._give(thread, site, gil_ns)
+        self._give(thread, site, held_ns)
         if self.keeps_traces and stack:
             self.traces.keep_trace(site, stack)
-        return True
+        return gil_ns
 
     # --- time that nobody measured ------------------------------------------------------------------------------------
 

@@ -26,6 +26,16 @@ _MAIN_MODULES: Final = frozenset(("__main__", "__mp_main__"))
 _LOOP_MODULES: Final = ("asyncio", "uvloop")
 _RUNNERS: Final = ("asyncio.events", "asyncio.runners", "uvloop")
 """Modules of the loops that call callbacks: below the agent's own runner, or instead of it in an implicit slice."""
+_IDLE_FUNCTIONS: Final = frozenset(
+    (
+        ("threading", "wait"),
+        ("threading", "join"),
+        ("threading", "_wait_for_tstate_lock"),
+        ("concurrent.futures.thread", "_worker"),
+        ("selectors", "select"),
+    )
+)
+"""Functions of the standard library in which a thread waits: for a lock, for work, for a socket."""
 _LAZY_MODULES: Final = ("encodings",)
 """Standard library packages that import parts of themselves at first use, on behalf of whatever C code asked."""
 _HAS_QUALNAME: Final = sys.version_info >= (3, 11)
@@ -146,6 +156,11 @@ def module_path(module: object, filename: str) -> str:
 def is_loop_module(module: object) -> bool:
     """Whether a module belongs to an event loop."""
     return isinstance(module, str) and module.partition(".")[0] in _LOOP_MODULES
+
+
+def is_idle(module: object, code: CodeType) -> bool:
+    """Whether a thread waits, and computes nothing, whose innermost frame is this."""
+    return (module, code.co_name) in _IDLE_FUNCTIONS
 
 
 def is_own_business(module: object) -> bool:

@@ -68,7 +68,6 @@ class LoopThread(CounterTable):
         "excused_ns",
         "finishes",
         "gc_ns",
-        "gc_started_ns",
         "gil_ns",
         "glimpse",
         "glimpses",
@@ -115,9 +114,8 @@ class LoopThread(CounterTable):
         """The user's callbacks and providers run: what blocks in them is nobody's slice."""
         self.implicit = False
         """Nobody saw the running slice begin: it was opened inside a callback, and ends when the next one begins."""
-        self.gc_started_ns = 0
         self.gc_ns = 0
-        """Garbage collection in the running slice."""
+        """Garbage collection in the running slice, by other threads too."""
         self.excused_ns = 0
         """Time of measured calls of the running slice that the host took."""
         self.gil_ns = 0

@@ -110,17 +110,6 @@ class Slices(Blame):
 
     # --- what is no call ----------------------------------------------------------------------------------------------
 
-    def interrupt(
-        self, thread: LoopThread, operation: Operation, name: str, elapsed_ns: int, frame: FrameType | None
-    ) -> None:
-        """Account for a measured interruption of whatever runs in a slice, at the pseudo call site `name`."""
-        site = self.traces.pseudo_site(operation, name)
-        thread.nested_ns += elapsed_ns
-        thread.gc_ns += elapsed_ns
-        thread.record(thread.counters(site, self.aggregate.other), elapsed_ns)
-        if self.keeps_traces:
-            self.traces.keep_trace(site, self.traces.stack(frame, self.traces.kept_depth))
-
     def finish_turn(self, thread: LoopThread, elapsed_ns: int) -> None:
         """Account for a turn of the loop that was long although none of its slices was."""
         rest_ns = elapsed_ns - thread.credited_ns

@@ -17,6 +17,8 @@ from typing import Final, NamedTuple
 from aiocop._stdlib import current_frames, perf_counter_ns, process_time_ns
 from aiocop.attribution import Moment, gil_wait_ns
 from aiocop.cpu_quota import CpuQuota
+from aiocop.frames import is_idle
+from aiocop.gc_pauses import GarbagePauses
 from aiocop.thread_clock import ThreadClock, cpu_ns
 from aiocop.traces import StackFrame, Traces
 
@@ -64,11 +66,12 @@ class _Stop(NamedTuple):
 class Starvation:
     """How late the watchdog is, and why."""
 
-    def __init__(self, traces: Traces) -> None:
+    def __init__(self, traces: Traces, gc_pauses: GarbagePauses) -> None:
         self.due_ns = NEVER
         """When the watchdog is noticeably late. Read at the start of every slice; 0 while it is parked: the first slice
         wakes it."""
         self._traces = traces
+        self._gc_pauses = gc_pauses
         self._asleep: tuple[int, Moment, ThreadClock] | None = None
         """When the watchdog wants to be woken, its times when it went to sleep, and its clock."""
         self._hold = _NO_HOLD
@@ -205,17 +208,20 @@ class Starvation:
         """How long the GIL was held last, if that was since then."""
         return self._hold.held_ns if self._hold.until_ns >= since_ns else 0
 
-    def holder(self, waiting: int, since_ns: int, gil_ns: int) -> list[StackFrame]:
+    def holder(self, waiting: int, since_ns: int, gil_ns: int) -> list[StackFrame] | None:
         """The stack of the thread that held the GIL for most of `gil_ns` since then, while thread `waiting` waited.
 
-        Empty where nobody is left who worked at least an eighth of it: several may take turns, and wait for a CPU; see
-        `holder_is_gone`.
+        Empty where it has gone on to wait for something. None where nobody is left who worked at least an eighth of it:
+        several may take turns, and wait for a CPU; see `holder_is_gone`.
         """
         noticed = self._hold.by if self._hold.until_ns >= since_ns else []
+        found: list[StackFrame] | None = None
         for ident, stack in (*noticed, *self._workers(gil_ns // _HOLDER_WORKS)):
             if ident != waiting and stack:
-                return stack
-        return []
+                if not is_idle(stack[0].module, stack[0].code):
+                    return stack
+                found = []
+        return found
 
     def holder_is_gone(self, since_ns: int) -> bool:
         """Whether a thread that is no more may have held the GIL since then, when the watchdog was late."""
@@ -238,7 +244,12 @@ class Starvation:
         """The threads that worked most since the CPU times were noted, by ident, and where they are."""
         noted = self._cpu_ns
         worked = [
-            (cpu_ns(thread.native_id) - noted.get(thread.native_id, 0), thread.ident)
+            (
+                cpu_ns(thread.native_id)
+                - noted.get(thread.native_id, 0)
+                - self._gc_pauses.own_ns(thread.ident, self._noted_ns),
+                thread.ident,
+            )
             for thread in _threads()
             if thread.ident and thread.native_id and not thread.name.startswith(OWN_THREADS)
         ]

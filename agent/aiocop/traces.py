@@ -24,6 +24,8 @@ from aiocop_wire import (
 
 LOOP: Final = "<loop>"
 """The pseudo call site of time that no application code can be blamed for."""
+COLLECTOR: Final = "<gc>"
+"""The pseudo call site of the garbage collector's own pauses."""
 UNKNOWN_HOLDER: Final = "<gil>"
 """The pseudo call site of time in which a thread held the GIL that had gone on before anybody could look at it."""
 OTHER_SITE: Final = "<other>"

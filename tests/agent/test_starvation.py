@@ -16,11 +16,17 @@ from tests.support.waiting import DEADLINE_S, wait_until
 from aiocop.api import _agent
 from aiocop.attribution import EndedCall, Moment, Sample, gil_wait_ns, looks_since, starved_ns, waited_ns, worked_ns
 from aiocop.frames import FrameNames
+from aiocop.gc_pauses import GarbagePauses, Pause
 from aiocop.starvation import NEVER, Starvation
 from aiocop.thread_clock import ThreadClock, ThreadTimes, cpu_ns
 from aiocop.traces import Traces
 
 MS = 1_000_000
+
+
+def make_starvation():
+    traces = Traces(FrameNames(runner_module="aiocop.loops"))
+    return Starvation(traces, GarbagePauses(traces.names, lambda pause, frame: None))
 
 
 def moment(at_ms, cpu_ms, queued_ms, runs):
@@ -137,7 +143,7 @@ def test_the_cpu_time_of_any_thread_can_be_asked_for():
 
 
 def test_a_watchdog_that_is_on_time_or_parked_is_not_judged():
-    starvation = Starvation(traces=None)
+    starvation = make_starvation()
     clock = ThreadClock()
     assert starvation.due_ns == NEVER
     starvation.parks()
@@ -148,33 +154,44 @@ def test_a_watchdog_that_is_on_time_or_parked_is_not_judged():
     clock.close()
 
 
-@pytest.mark.parametrize("loop", list(LOOPS))
-def test_the_line_that_holds_the_gil_elsewhere_is_named(loop):
-    pattern = re.compile(r"(a+)+b")
+async def ticks_until(seen):
+    deadline = time.monotonic() + DEADLINE_S
+    while not seen() and time.monotonic() < deadline:
+        await asyncio.sleep(0.001)
 
-    def holds():
-        # It goes on, as a pool's worker does: some hold is long enough, and looked at in time.
+
+def run_beside(loop, work, seen):
+    """Ticks of a loop until `seen()`, while a thread works again and again, as a pool's worker does.
+
+    Some hold of the GIL is long enough then, and looked at in time.
+    """
+
+    def works():
         while not done.is_set():
-            pattern.search("a" * 20)
-
-    async def ticks():
-        deadline = time.monotonic() + DEADLINE_S
-        while not blamed(events) and time.monotonic() < deadline:
-            await asyncio.sleep(0.001)
-
-    def blamed(events):
-        return [event for event in events if event.cause == "gil" and "holds" in event.call_site]
+            work()
 
     done = threading.Event()
+    thread = threading.Thread(target=works)
+    thread.start()
+    try:
+        LOOPS[loop](ticks_until(seen))
+    finally:
+        done.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("loop", list(LOOPS))
+def test_the_line_that_holds_the_gil_elsewhere_is_named(loop):
+    def holds():
+        pattern.search("a" * 20)
+
+    def blamed():
+        return [event for event in events if event.cause == "gil" and "holds" in event.call_site]
+
+    pattern = re.compile(r"(a+)+b")
     with detecting(threshold_ms=20) as events:
-        thread = threading.Thread(target=holds)
-        thread.start()
-        try:
-            LOOPS[loop](ticks())
-        finally:
-            done.set()
-            thread.join()
-    event = blamed(events)[0]
+        run_beside(loop, holds, blamed)
+    event = blamed()[0]
     line = line_of(holds, "pattern.search")
     assert f"test_starvation.py:{line}:" in event.call_site
     assert event.reason == "cpu_blocking"
@@ -237,10 +254,70 @@ def test_looking_at_other_threads_leaves_nothing_of_theirs_to_the_garbage_collec
     assert entered.wait(60)
     gc.disable()
     try:
-        found = Starvation(Traces(FrameNames(runner_module="aiocop.loops")))._workers(-(1 << 62))
+        found = make_starvation()._workers(-(1 << 62))
         looked.set()
         thread.join()
         assert gone.is_set()
     finally:
         gc.enable()
     assert any(frame.code.co_name == "work" for _, stack in found for frame in stack)
+
+
+def allocates():
+    gc.disable()
+    kept = [[number] for number in range(400_000)]
+    gc.enable()
+    for _ in range(3_000):
+        kept.append([])  # now and then this collects
+
+
+def collects():
+    kept = [[number] for number in range(200_000)]
+    gc.collect()
+    del kept
+
+
+@pytest.mark.parametrize("loop", list(LOOPS))
+def test_a_collection_on_another_thread_is_not_the_fault_of_the_line_that_allocated(loop):
+    with detecting(threshold_ms=20) as events:
+        run_beside(loop, allocates, lambda: [event for event in events if event.cause == "gc"])
+    event = next(event for event in events if event.cause == "gc")
+    assert event.call_site == "<gc>"
+    assert event.gc_ms >= 10
+
+
+@pytest.mark.parametrize("loop", list(LOOPS))
+def test_an_explicit_collection_on_another_thread_is_its_callers(loop):
+    def blamed():
+        return [event for event in events if event.cause == "gil" and event.call_site.endswith(f":{line}:collects")]
+
+    line = line_of(collects, "gc.collect()")
+    with detecting(threshold_ms=20) as events:
+        gc.disable()  # what the collector would do by itself
+        try:
+            run_beside(loop, collects, blamed)
+        finally:
+            gc.enable()
+    assert blamed()
+    assert not [event for event in events if event.gc_ms]
+
+
+def test_collections_of_others_count_from_the_moment_in_question():
+    pauses = GarbagePauses(FrameNames(runner_module="aiocop.loops"), lambda pause, frame: None)
+    pauses.pauses.extend([Pause(1, 10, 30), Pause(2, 40, 70), Pause(1, 80, 90)])
+    assert pauses.others_ns(waiting=3, since_ns=20) == 10 + 30 + 10
+    assert pauses.others_ns(waiting=1, since_ns=50) == 20
+    assert pauses.own_ns(1, since_ns=85) == 5
+    pauses.remove()
+    assert pauses.others_ns(waiting=3, since_ns=0) == 0
+
+
+def test_a_pools_thread_that_has_nothing_to_do_is_no_line_that_held_the_gil():
+    starvation = make_starvation()
+    starvation.note_cpu_times()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(sum, range(3_000_000)).result()
+        me = threading.get_ident()
+        # Between the result and the wait for more work the thread takes some steps.
+        wait_until(lambda: starvation.holder(me, 0, 1 * MS) == [], "nobody's line is found")
+        assert starvation.holder(me, 0, 10**15) is None  # nobody worked so long

@@ -36,9 +36,22 @@ def young_objects():
 
 @freezes("garbage collection pauses", culprit="<gc>", cause="gc", prepare=young_objects)
 async def collector_pause(_objects):
+    await asyncio.sleep(0)
+    _allocate_until_collected()
+
+
+@freezes("garbage collection pauses on another thread", culprit="<gc>", cause="gc", prepare=young_objects)
+async def collector_pause_elsewhere(_objects):
+    await asyncio.sleep(0.005)
+    thread = threading.Thread(target=_allocate_until_collected)
+    thread.start()
+    while thread.is_alive():
+        await asyncio.sleep(0.001)
+
+
+def _allocate_until_collected():
     collected = _Collected()
     gc.callbacks.append(collected)
-    await asyncio.sleep(0)
     gc.enable()
     for _ in range(3000):
         _kept = [[] for _ in range(10)]
