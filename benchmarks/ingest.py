@@ -4,9 +4,16 @@ A real collector process with SQLite, or with `--postgres 1 2 4` so many of them
 streams (until every report is acknowledged) and, on SQLite, over UDP (until all that arrived is committed). Reports are
 encoded beforehand, so what is measured is the collector. Printed per transport: reports and represented blocking calls
 per second of wall time, the collectors' CPU time per million of these, their largest memory, and what was lost.
+
+With `--rate N` one collector is not fed as fast as it can but as a fleet would: so many represented calls each second,
+over unix, by agents that are services of their own and report each second half of their sites. Printed: how long a
+report waits until it is acknowledged, which is after its commit, the collector's CPU time and largest memory. With
+`--database URL` on a store that is there already (see queries.py --keep; it is changed by that).
 """
 
 import argparse
+import itertools
+import statistics
 import sys
 import tempfile
 import threading
@@ -74,6 +81,56 @@ def feed_datagrams(collectors: list[CollectorProcess], agents: int, reports: lis
     return known
 
 
+def feed_steadily(collector: CollectorProcess, options: argparse.Namespace) -> list[float]:
+    """How long each report took to be acknowledged, in milliseconds."""
+    reported = options.rate // CALLS_PER_DELTA // options.agents
+    sites = range(1, 2 * reported + 1)
+    waits_ms: list[float] = []
+    began_s = time.monotonic() + 1.0
+
+    def run_agent(number: int) -> None:
+        with StreamPeer(collector.socket_path) as peer:
+            peer.greet(make_identity(f"service-{number:03}", environment="prod"))
+            peer.send(Define(tuple(make_site(site) for site in sites)))
+            for sequence in itertools.count(1):
+                due_s = began_s + sequence + number / options.agents
+                if due_s > began_s + options.seconds:
+                    return
+                time.sleep(max(0.0, due_s - time.monotonic()))
+                half = sites[sequence % 2 :: 2]
+                deltas = [SiteDelta(n, CALLS_PER_DELTA, 1, 90_000, 40_000, (3, 15, 12, 4, 26, 1)) for n in half]
+                data = frame(encode(make_report(sequence, *deltas)))
+                sent_s = time.monotonic()
+                peer.send_bytes(data)
+                peer.wait_for_ack(sequence)
+                waits_ms.append((time.monotonic() - sent_s) * 1000)
+
+    threads = [threading.Thread(target=run_agent, args=(number,)) for number in range(options.agents)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return waits_ms
+
+
+def measure_steadily(options: argparse.Namespace) -> None:
+    """Feed one collector at a given rate."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = ("--database", options.database) if options.database else ()
+        with run_collector(Path(folder), *arguments) as collector:
+            cpu_before_s, started_s = cpu_seconds(collector.pid), time.perf_counter()
+            waits_ms = sorted(feed_steadily(collector, options))
+            cpu_s, wall_s = cpu_seconds(collector.pid) - cpu_before_s, time.perf_counter() - started_s
+            commits = collector.counters()["commits"]
+            print(
+                f"{options.rate:,} represented calls/s of {2 * options.rate // CALLS_PER_DELTA:,} sites of "
+                f"{options.agents} services for {options.seconds} s: {len(waits_ms)} reports, {commits} commits; "
+                f"acknowledged after {statistics.median(waits_ms):.0f} ms (p95 "
+                f"{waits_ms[len(waits_ms) * 95 // 100]:.0f}, longest {waits_ms[-1]:.0f}); "
+                f"{cpu_s / wall_s:.2f} of a core; peak {peak_mib(collector.pid):.0f} MiB"
+            )
+
+
 def received(collector: CollectorProcess) -> int:
     return sum(agent["reports_received"] for agent in collector.get("/agents", limit="1000")["agents"])
 
@@ -109,7 +166,13 @@ def main() -> None:
     parser.add_argument("--reports", type=int, default=200, help="per agent")
     parser.add_argument("--sites", type=int, default=30, help="counted in each report")
     parser.add_argument("--postgres", type=int, nargs="*", metavar="N", help="so many collectors on one PostgreSQL")
+    parser.add_argument("--rate", type=int, help="represented calls per second, in all")
+    parser.add_argument("--seconds", type=int, default=60, help="how long, with --rate")
+    parser.add_argument("--database", metavar="URL", help="of a store that is there, with --rate")
     options = parser.parse_args()
+    if options.rate:
+        measure_steadily(options)
+        return
     if options.postgres is None:
         for name in ("unix", "udp"):
             measure(name, options, None, 1)

@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few questions, a tenth of the sites")
     parser.add_argument("--few", action="store_true", help="a sixth of the questions")
     parser.add_argument("--postgres", action="store_true", help="PostgreSQL instead of SQLite")
-    parser.add_argument("--keep", type=Path, help="make the SQLite store in this folder and leave it there")
+    parser.add_argument("--keep", type=Path, help="make the store in this folder and leave it there")
     parser.add_argument(
         "--ahead-h", type=int, default=0, help="hours that it reaches past now, to be reused until then"
     )
@@ -186,7 +186,10 @@ def main() -> None:
             binaries = find_binaries()
             if binaries is None:
                 sys.exit("no PostgreSQL server is installed here: apt-get install postgresql")
-            measure("PostgreSQL", stack.enter_context(run_postgres(binaries)), folder, options)
+            data = options.keep and options.keep / "postgresql"
+            if data:
+                data.mkdir(parents=True, exist_ok=True)
+            measure("PostgreSQL", stack.enter_context(run_postgres(binaries, data)), folder, options)
         else:
             store = options.keep or folder
             store.mkdir(parents=True, exist_ok=True)

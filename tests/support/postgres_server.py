@@ -36,7 +36,8 @@ class PostgresServer:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"postgresql+asyncpg://postgres@127.0.0.1:{self.port}/postgres"
-        self._run("initdb", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-sync")
+        if not self._data.exists():
+            self._run("initdb", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-sync")
 
     def start(self) -> None:
         """Start it, after a kill too, and wait until it takes connections."""
@@ -93,10 +94,11 @@ def _runs(process: int) -> bool:
 
 
 @contextmanager
-def run_server(binaries: Path) -> Iterator[PostgresServer]:
-    """A server that lives as long as the block."""
-    with tempfile.TemporaryDirectory(prefix="aiocop-pg-", dir="/tmp") as folder:
-        server = PostgresServer(binaries, Path(folder))
+def run_server(binaries: Path, kept: Path | None = None) -> Iterator[PostgresServer]:
+    """A server that lives as long as the block; its data are gone then, unless they are in a folder that is `kept`."""
+    with contextlib.ExitStack() as stack:
+        folder = kept or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aiocop-pg-", dir="/tmp")))
+        server = PostgresServer(binaries, folder)
         server.start()
         try:
             yield server
@@ -105,7 +107,7 @@ def run_server(binaries: Path) -> Iterator[PostgresServer]:
 
 
 @contextmanager
-def run_postgres(binaries: Path) -> Iterator[str]:
-    """The URL of a server that lives as long as the block."""
-    with run_server(binaries) as server:
+def run_postgres(binaries: Path, kept: Path | None = None) -> Iterator[str]:
+    """The URL of a server that lives as long as the block, as `run_server` does."""
+    with run_server(binaries, kept) as server:
         yield server.url
