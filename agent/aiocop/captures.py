@@ -12,7 +12,7 @@ Who writes what. The shipper's thread replaces `wanted`; loops' threads take fro
 from collections import deque
 from collections.abc import Iterable, Sequence
 from types import FrameType
-from typing import Final, NamedTuple
+from typing import Final
 
 from aiocop._stdlib import monotonic_ns
 from aiocop.aggregate import SiteCounters
@@ -21,6 +21,7 @@ from aiocop.loop_thread import LongCall, LoopThread
 from aiocop.traces import Site, StackFrame, Traces
 from aiocop_wire import Capture, CapturedMoment, CaptureRequest, Frame, place_id
 from aiocop_wire.limits import MAX_CAPTURED_MOMENTS, MAX_CAPTURED_TRACES, MAX_FRAMES
+from aiocop_wire.named_tuple import NamedTuple
 
 FORGOTTEN_AFTER_NS: Final = 3_600_000_000_000
 """How long a capture is waited for (docs/wire.md)."""

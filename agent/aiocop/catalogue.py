@@ -7,9 +7,10 @@ wrapper measures and the hook catches what goes past it. The names are those of 
 
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 from aiocop.severity import WEIGHT_HEAVY, WEIGHT_LIGHT, WEIGHT_MODERATE, WEIGHT_TRIVIAL
+from aiocop_wire.named_tuple import NamedTuple
 
 Advice = str
 OperationCause = Literal["io", "wait", "cpu", "gc", "gil", "loop"]

@@ -7,12 +7,13 @@ Arguments win over environment variables, these over defaults. `OPTIONS` states 
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
 from aiocop.errors import ConfigurationError
 from aiocop.udp_key import UdpKey, read_key, read_key_file
 from aiocop_wire import Address, AddressError, default_socket_paths, parse_address
 from aiocop_wire.limits import MAX_NAME
+from aiocop_wire.named_tuple import NamedTuple
 
 _ARGUMENT: Final = "argument"
 _DEFAULT: Final = "default"

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from contextvars import Context
 from functools import partial
 from itertools import islice
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 from aiocop.aggregate import SiteCounters
 from aiocop.events import Events
@@ -21,6 +21,7 @@ from aiocop.loop_thread import HeldArguments, LoopThread
 from aiocop.shipping.fit import fit_value
 from aiocop_wire import ContextValue
 from aiocop_wire.limits import MAX_ARGUMENTS, MAX_CONTEXT_ITEMS, MAX_NAME
+from aiocop_wire.named_tuple import NamedTuple
 
 EVERYTHING: Final = "*"
 """As a name: all there are."""

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterable
 from contextvars import Context, ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from aiocop._stdlib import time
 from aiocop.aggregate import SiteCounters
@@ -20,6 +20,7 @@ from aiocop.event_types import BlockingEventInfo, CpuStackSample, RawBlockingEve
 from aiocop.loop_thread import LoopThread
 from aiocop.severity import THRESHOLD_HIGH, get_severity_level_from_score
 from aiocop.traces import LOOP, StackFrame, Traces, shown
+from aiocop_wire.named_tuple import NamedTuple
 
 if TYPE_CHECKING:
     from contextvars import Token

@@ -22,7 +22,7 @@ Who writes what. `look` may be called on any thread; who finds another in it lea
 
 import logging
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from aiocop._stdlib import allocate_lock, perf_counter_ns, time_ns
 from aiocop.detail import COUNTS, FULL
@@ -31,6 +31,7 @@ from aiocop.pacing import Pacing
 from aiocop.slice import Slices
 from aiocop.statistics import OverheadStatus
 from aiocop_wire import Overhead
+from aiocop_wire.named_tuple import NamedTuple
 
 _TICK_NS: Final = 1_000_000_000
 _MAX_PPM: Final = 1_000_000

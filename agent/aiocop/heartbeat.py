@@ -11,7 +11,7 @@ one. Through `ctypes` or `struct` it costs more.
 import fcntl
 import mmap
 import os
-from typing import Final, NamedTuple
+from typing import Final
 
 from aiocop._stdlib import close
 from aiocop_wire.heartbeat import (
@@ -26,6 +26,7 @@ from aiocop_wire.heartbeat import (
     TEXT_BYTES,
     text_at,
 )
+from aiocop_wire.named_tuple import NamedTuple
 
 _SEALS: Final = 0x0001 | 0x0002 | 0x0004  # F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW: linux/fcntl.h
 _ADD_SEALS: Final = 1033  # F_ADD_SEALS; the fcntl module has these names only when built against new headers

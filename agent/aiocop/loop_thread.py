@@ -8,7 +8,7 @@ import threading
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from aiocop._stdlib import get_ident, perf_counter_ns
 from aiocop.aggregate import CounterTable, SiteCounters
@@ -16,6 +16,7 @@ from aiocop.attribution import Moment
 from aiocop.heartbeat import private_slot
 from aiocop.thread_clock import ThreadClock
 from aiocop_wire import UPPER_EDGES_NS
+from aiocop_wire.named_tuple import NamedTuple
 
 if TYPE_CHECKING:
     from weakref import ref

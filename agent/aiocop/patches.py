@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from functools import update_wrapper
-from typing import Any, NamedTuple
+from typing import Any
+
+from aiocop_wire.named_tuple import NamedTuple
 
 
 class _Replaced(NamedTuple):

@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from types import FrameType
-from typing import Final, NamedTuple
+from typing import Final
 
 from aiocop._stdlib import current_frames, time_ns
 from aiocop.catalogue import CPU, WAIT
@@ -18,6 +18,7 @@ from aiocop.thread_clock import ThreadTimes
 from aiocop.traces import MAX_SITE_FRAMES, Site, Traces
 from aiocop_wire import ENDED, Stall
 from aiocop_wire.limits import MAX_NAME
+from aiocop_wire.named_tuple import NamedTuple
 
 _WRAPPERS: Final = "aiocop.calls"
 """The module in whose frames a wrapped call runs."""

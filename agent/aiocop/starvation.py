@@ -12,7 +12,7 @@ wait, calls `judge`; it runs under the GIL, and a second one finds nothing left 
 import sys
 import threading
 from collections import deque
-from typing import Final, NamedTuple
+from typing import Final
 
 from aiocop._stdlib import current_frames, perf_counter_ns, process_time_ns
 from aiocop.attribution import Moment, gil_wait_ns
@@ -21,6 +21,7 @@ from aiocop.frames import is_idle
 from aiocop.gc_pauses import GarbagePauses
 from aiocop.thread_clock import ThreadClock, cpu_ns
 from aiocop.traces import StackFrame, Traces
+from aiocop_wire.named_tuple import NamedTuple
 
 NEVER: Final = 1 << 62
 OWN_THREADS: Final = "aiocop-"

@@ -1,7 +1,8 @@
 """What the agent tells about itself."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+
+from aiocop_wire.named_tuple import NamedTuple
 
 
 class RemoteControlStatus(NamedTuple):

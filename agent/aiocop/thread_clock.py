@@ -8,9 +8,10 @@ The file stays open: reading it again costs 3 µs and, unlike opening it, raises
 """
 
 import sys
-from typing import Final, NamedTuple
+from typing import Final
 
 from aiocop._stdlib import clock_gettime_ns, close, open_file, pread, thread_native_id
+from aiocop_wire.named_tuple import NamedTuple
 
 _PATH: Final = "/proc/self/task/{}/schedstat"
 

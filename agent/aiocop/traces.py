@@ -7,7 +7,7 @@ once per new key (about 50 µs): it looks at code objects, which raise audit eve
 
 from collections.abc import Iterable
 from types import CodeType, FrameType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from aiocop.allowing import AllowRule
 from aiocop.catalogue import OTHER, Operation
@@ -21,6 +21,7 @@ from aiocop_wire import (
     site_id,
     stable_id,
 )
+from aiocop_wire.named_tuple import NamedTuple
 
 LOOP: Final = "<loop>"
 """The pseudo call site of time that no application code can be blamed for."""

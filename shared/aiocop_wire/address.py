@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final
+
+from aiocop_wire.named_tuple import NamedTuple
 
 DEFAULT_HTTP_PORT: Final = 8717
 DEFAULT_UDP_PORT: Final = 8718

@@ -26,7 +26,9 @@ reason the site is not cleared between slices: the exclusive-or makes that of an
 """
 
 import struct
-from typing import Final, NamedTuple
+from typing import Final
+
+from aiocop_wire.named_tuple import NamedTuple
 
 PAGE_BYTES: Final = 4096
 TEXT_BYTES: Final = 1024

@@ -22,7 +22,9 @@ History of versions
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
+
+from aiocop_wire.named_tuple import NamedTuple
 
 PROTOCOL_VERSION: Final = 1
 

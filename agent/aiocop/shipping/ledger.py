@@ -7,9 +7,10 @@ moves; any thread reads. No loop ever waits for this lock while it runs a callba
 """
 
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 from aiocop._stdlib import RLock
+from aiocop_wire.named_tuple import NamedTuple
 
 EVENTS_SUFFIX: Final = "_events"
 """Drop reasons that end in this count slow events; the others count blocking calls."""

@@ -2,9 +2,10 @@
 
 from collections import deque
 from collections.abc import Collection, Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from aiocop_wire import Control, Controlled, Define, Health, LoopDelta, SiteDelta, SlowEvent, Stall
+from aiocop_wire.named_tuple import NamedTuple
 
 
 class Window(NamedTuple):

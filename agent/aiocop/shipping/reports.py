@@ -1,12 +1,13 @@
 """Freezing: from what is pending to the bytes of reports and definitions, each within what a receiver takes."""
 
 from collections.abc import Iterator, Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 from aiocop.shipping.fit import fit_event, fit_site, fit_stall, fit_trace
 from aiocop.shipping.pending import PendingWindow
 from aiocop_wire import Define, Health, Report, SiteDelta, SlowEvent, Stall, encode, frame
 from aiocop_wire.limits import MAX_MESSAGE_BYTES
+from aiocop_wire.named_tuple import NamedTuple
 
 LENGTH_BYTES: Final = 4
 """The length prefix of framed data."""

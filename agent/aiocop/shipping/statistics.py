@@ -1,7 +1,8 @@
 """What the shipper tells about itself."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+
+from aiocop_wire.named_tuple import NamedTuple
 
 
 class ShippingStatistics(NamedTuple):
