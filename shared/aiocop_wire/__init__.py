@@ -1,6 +1,7 @@
 """What crosses the socket between an aiocop agent and its collector. See docs/wire.md.
 
-Nothing here touches a socket, a clock or a thread.
+Nothing here touches a socket, a clock or a thread. `aiocop_wire.seal` has a door of its own: only who has a key needs
+it, and it brings hmac along.
 """
 
 from aiocop_wire._version import __version__
@@ -80,7 +81,7 @@ from aiocop_wire.messages import (
     TraceDefinition,
     Welcome,
 )
-from aiocop_wire.seal import SEAL_BYTES, check_key, is_sealed, seal, unseal
+from aiocop_wire.shared_key import check_key
 
 __all__ = [
     "BIN_COUNT",
@@ -97,7 +98,6 @@ __all__ = [
     "PROTOCOL_VERSION",
     "REASONS",
     "REPRESENTATIVES_MS",
-    "SEAL_BYTES",
     "STALL_STATES",
     "UPPER_EDGES_NS",
     "Ack",
@@ -153,14 +153,11 @@ __all__ = [
     "encode",
     "fingerprint",
     "frame",
-    "is_sealed",
     "parse_address",
     "percentile_ms",
     "place_id",
     "read_heartbeat",
-    "seal",
     "site_id",
     "stable_id",
     "to_sparse",
-    "unseal",
 ]

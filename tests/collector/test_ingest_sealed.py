@@ -20,7 +20,8 @@ from tests.support.counting_source import CountingSource
 from tests.support.shipping import running_shipper
 from tests.support.waiting import wait_until
 
-from aiocop_wire import Datagram, Define, SiteDelta, UdpAddress, encode, seal
+from aiocop_wire import Datagram, Define, SiteDelta, UdpAddress, encode
+from aiocop_wire.seal import seal
 
 KEY = "correct-horse-battery-staple"
 

@@ -9,17 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiocop_wire import (
-    SEAL_BYTES,
-    ForgedDatagramError,
-    StaleDatagramError,
-    UnsealedDatagramError,
-    WireError,
-    check_key,
-    is_sealed,
-    seal,
-    unseal,
-)
+from aiocop_wire import ForgedDatagramError, StaleDatagramError, UnsealedDatagramError, WireError, check_key
+from aiocop_wire.seal import SEAL_BYTES, is_sealed, seal, unseal
 
 KEY = b"correct-horse-battery-staple"
 NOW_MS = 1_700_000_000_000

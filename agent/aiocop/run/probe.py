@@ -24,8 +24,8 @@ from aiocop_wire import (
     decode,
     encode,
     frame,
-    seal,
 )
+from aiocop_wire.seal import seal
 
 TIMEOUT_S: Final = 2.0
 _OBJECTION_S: Final = 0.2

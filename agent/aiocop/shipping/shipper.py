@@ -29,11 +29,10 @@ from aiocop.shipping.report_source import Controllable, ReportSource, StallSourc
 from aiocop.shipping.reports import MAX_STALLS
 from aiocop.shipping.scrubbing import Scrub, Scrubber
 from aiocop.shipping.statistics import ShippingStatistics
-from aiocop.shipping.transport import NEVER_NS, ONE_MS_NS, ONE_S_NS, REFUSED, STOPPED, WAITING, Transport, logger
-from aiocop.shipping.udp_transport import UdpTransport
-from aiocop.shipping.unix_transport import UnixTransport
+from aiocop.shipping.transport import NEVER_NS, ONE_MS_NS, ONE_S_NS, REFUSED, STOPPED, WAITING, logger
+from aiocop.shipping.transports import make_transport
 from aiocop.shipping.waker import Waker
-from aiocop_wire import Address, Health, Identity, Stall, UdpAddress, UnixAddress
+from aiocop_wire import Address, Health, Identity, Stall
 
 __all__ = ["ReportSource", "Shipper", "Window"]
 
@@ -91,7 +90,7 @@ class Shipper:
         self._interval_ns = int(interval_s * ONE_S_NS)
         self._ledger = Ledger(source.recorded)
         self._stalls = stalls
-        self._transport = _make_transport(
+        self._transport = make_transport(
             addresses, identity, source, self._ledger, self._health, heartbeat_descriptor, udp_key, control
         )
         self._windows = PendingWindows()
@@ -409,33 +408,6 @@ class Shipper:
         self._waker.close()
         for request in unanswered:
             request.answer(settled=False)
-
-
-def _make_transport(
-    addresses: tuple[Address, ...],
-    identity: Callable[[], Identity],
-    source: ReportSource,
-    ledger: Ledger,
-    health: Callable[[], Health],
-    heartbeat_descriptor: Callable[[], int],
-    udp_key: bytes,
-    control: Controllable | None,
-) -> Transport:
-    if not addresses:
-        raise ValueError("a shipper needs an address")
-    first = addresses[0]
-    if isinstance(first, UdpAddress):
-        return UdpTransport(address=first, identity=identity, source=source, ledger=ledger, health=health, key=udp_key)
-    unix = tuple(address for address in addresses if isinstance(address, UnixAddress))
-    return UnixTransport(
-        addresses=unix,
-        identity=identity,
-        source=source,
-        ledger=ledger,
-        health=health,
-        heartbeat_descriptor=heartbeat_descriptor,
-        control=control,
-    )
 
 
 def _wait_for_exit(native_id: int | None) -> None:

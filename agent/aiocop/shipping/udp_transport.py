@@ -37,7 +37,6 @@ from aiocop.shipping.transport import (
     logger,
 )
 from aiocop_wire import (
-    SEAL_BYTES,
     Datagram,
     Define,
     Farewell,
@@ -48,9 +47,9 @@ from aiocop_wire import (
     Stall,
     UdpAddress,
     encode,
-    seal,
 )
 from aiocop_wire.limits import LOOPBACK_DATAGRAM_BYTES, NETWORK_DATAGRAM_BYTES
+from aiocop_wire.seal import SEAL_BYTES, seal
 
 _PROBE_NS: Final = 50 * ONE_MS_NS
 _PACE_NS: Final = 10 * ONE_MS_NS

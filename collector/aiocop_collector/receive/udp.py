@@ -18,8 +18,9 @@ from typing import Final
 from aiocop_collector.arrivals import Arrival, StallSighting
 from aiocop_collector.counters import Counters
 from aiocop_collector.store.writer import Store
-from aiocop_wire import Datagram, UdpAddress, WireError, decode, is_sealed, unseal
+from aiocop_wire import Datagram, UdpAddress, WireError, decode
 from aiocop_wire.limits import MAX_DATAGRAM_BYTES
+from aiocop_wire.seal import is_sealed, unseal
 
 _DATAGRAMS_PER_TURN: Final = 256
 """Then the loop serves others; the socket is still readable and comes back in the next turn."""
