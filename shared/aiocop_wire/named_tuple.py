@@ -5,6 +5,7 @@ in every class. Here one constructor is compiled per number of fields, and its a
 methods are inherited. Instances are made and read as fast as typing's (measured on CPython 3.10 to 3.13).
 """
 
+import sys
 from _collections import _tuplegetter  # type: ignore[import-not-found]  # as in collections.namedtuple
 from collections.abc import Iterable
 from types import CodeType, FunctionType
@@ -60,23 +61,23 @@ class _Maker(type):
     """Makes of a class statement with the base NamedTuple a plain class: a tuple with names for its items."""
 
     def __new__(cls, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> type:  # noqa: ARG004 - always one
-        made = type(name, (_Methods,), {**body, "__slots__": ()})
-        fields = tuple(made.__annotations__)
+        annotations = body["__annotations__"]
+        fields = tuple(annotations)
         defaults = {field: body[field] for field in fields if field in body}
         if tuple(defaults) != fields[len(fields) - len(defaults) :]:
             raise TypeError(f"{name}: a field without a default follows one that has a default")
         constructor = _constructor(fields, tuple(defaults.values()))
-        constructor.__qualname__ = f"{made.__qualname__}.__new__"
-        constructor.__annotations__ = made.__annotations__
-        attributes = {field: _tuplegetter(index, None) for index, field in enumerate(fields)}
-        attributes |= {"_fields": fields, "_field_defaults": defaults, "__match_args__": fields}
-        attributes |= {"__new__": staticmethod(constructor)}
-        for attribute, value in attributes.items():
-            setattr(made, attribute, value)
-        return made
+        constructor.__qualname__ = f"{body['__qualname__']}.__new__"
+        constructor.__annotations__ = annotations
+        for index, field in enumerate(fields):
+            body[field] = _tuplegetter(index, None)
+        body |= {"__slots__": (), "__new__": constructor, "__match_args__": fields}
+        body |= {"_fields": fields, "_field_defaults": defaults}
+        return type(name, (_Methods,), body)
 
 
-if TYPE_CHECKING:
+# A newer Python keeps annotations elsewhere in a class statement, and may do other things in its own way: typing knows.
+if TYPE_CHECKING or sys.version_info >= (3, 14):
     from typing import NamedTuple as NamedTuple
 else:
     NamedTuple = type.__new__(_Maker, "NamedTuple", (), {})
