@@ -8,10 +8,11 @@ counts its matches, so that dead rules can be found.
 from contextvars import Context, ContextVar
 from fnmatch import fnmatchcase
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from aiocop._stdlib import perf_counter_ns
 from aiocop_wire import Frame
+from aiocop_wire.light_typing import Protocol
 
 if TYPE_CHECKING:
     from contextvars import Token

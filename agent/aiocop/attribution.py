@@ -7,7 +7,7 @@ from typing import Final
 from aiocop.frames import is_loop_module
 from aiocop.thread_clock import ThreadTimes
 from aiocop.traces import StackFrame
-from aiocop_wire.named_tuple import NamedTuple
+from aiocop_wire.light_typing import NamedTuple
 
 _GLIMPSE_VALID_NS: Final = 40_000_000
 """What happened to a thread up to this long before a slice began may be charged to it."""

@@ -20,8 +20,8 @@ from aiocop.attribution import Sample
 from aiocop.loop_thread import LongCall, LoopThread
 from aiocop.traces import Site, StackFrame, Traces
 from aiocop_wire import Capture, CapturedMoment, CaptureRequest, Frame, place_id
+from aiocop_wire.light_typing import NamedTuple
 from aiocop_wire.limits import MAX_CAPTURED_MOMENTS, MAX_CAPTURED_TRACES, MAX_FRAMES
-from aiocop_wire.named_tuple import NamedTuple
 
 FORGOTTEN_AFTER_NS: Final = 3_600_000_000_000
 """How long a capture is waited for (docs/wire.md)."""

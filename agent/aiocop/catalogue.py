@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final, Literal
 
 from aiocop.severity import WEIGHT_HEAVY, WEIGHT_LIGHT, WEIGHT_MODERATE, WEIGHT_TRIVIAL
-from aiocop_wire.named_tuple import NamedTuple
+from aiocop_wire.light_typing import NamedTuple
 
 Advice = str
 OperationCause = Literal["io", "wait", "cpu", "gc", "gil", "loop"]

@@ -12,8 +12,8 @@ from typing import Final, TypeVar
 from aiocop.errors import ConfigurationError
 from aiocop.udp_key import UdpKey, read_key, read_key_file
 from aiocop_wire import Address, AddressError, default_socket_paths, parse_address
+from aiocop_wire.light_typing import NamedTuple
 from aiocop_wire.limits import MAX_NAME
-from aiocop_wire.named_tuple import NamedTuple
 
 _ARGUMENT: Final = "argument"
 _DEFAULT: Final = "default"

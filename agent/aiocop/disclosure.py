@@ -20,8 +20,8 @@ from aiocop.events import Events
 from aiocop.loop_thread import HeldArguments, LoopThread
 from aiocop.shipping.fit import fit_value
 from aiocop_wire import ContextValue
+from aiocop_wire.light_typing import NamedTuple
 from aiocop_wire.limits import MAX_ARGUMENTS, MAX_CONTEXT_ITEMS, MAX_NAME
-from aiocop_wire.named_tuple import NamedTuple
 
 EVERYTHING: Final = "*"
 """As a name: all there are."""

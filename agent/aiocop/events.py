@@ -20,7 +20,7 @@ from aiocop.event_types import BlockingEventInfo, CpuStackSample, RawBlockingEve
 from aiocop.loop_thread import LoopThread
 from aiocop.severity import THRESHOLD_HIGH, get_severity_level_from_score
 from aiocop.traces import LOOP, StackFrame, Traces, shown
-from aiocop_wire.named_tuple import NamedTuple
+from aiocop_wire.light_typing import NamedTuple
 
 if TYPE_CHECKING:
     from contextvars import Token

@@ -31,7 +31,7 @@ from aiocop.pacing import Pacing
 from aiocop.slice import Slices
 from aiocop.statistics import OverheadStatus
 from aiocop_wire import Overhead
-from aiocop_wire.named_tuple import NamedTuple
+from aiocop_wire.light_typing import NamedTuple
 
 _TICK_NS: Final = 1_000_000_000
 _MAX_PPM: Final = 1_000_000

@@ -26,7 +26,7 @@ from aiocop_wire.heartbeat import (
     TEXT_BYTES,
     text_at,
 )
-from aiocop_wire.named_tuple import NamedTuple
+from aiocop_wire.light_typing import NamedTuple
 
 _SEALS: Final = 0x0001 | 0x0002 | 0x0004  # F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW: linux/fcntl.h
 _ADD_SEALS: Final = 1033  # F_ADD_SEALS; the fcntl module has these names only when built against new headers

@@ -16,7 +16,7 @@ from aiocop.attribution import Moment
 from aiocop.heartbeat import private_slot
 from aiocop.thread_clock import ThreadClock
 from aiocop_wire import UPPER_EDGES_NS
-from aiocop_wire.named_tuple import NamedTuple
+from aiocop_wire.light_typing import NamedTuple
 
 if TYPE_CHECKING:
     from weakref import ref

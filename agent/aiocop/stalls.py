@@ -17,8 +17,8 @@ from aiocop.loop_thread import LoopThread
 from aiocop.thread_clock import ThreadTimes
 from aiocop.traces import MAX_SITE_FRAMES, Site, Traces
 from aiocop_wire import ENDED, Stall
+from aiocop_wire.light_typing import NamedTuple
 from aiocop_wire.limits import MAX_NAME
-from aiocop_wire.named_tuple import NamedTuple
 
 _WRAPPERS: Final = "aiocop.calls"
 """The module in whose frames a wrapped call runs."""

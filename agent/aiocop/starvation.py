@@ -21,7 +21,7 @@ from aiocop.frames import is_idle
 from aiocop.gc_pauses import GarbagePauses
 from aiocop.thread_clock import ThreadClock, cpu_ns
 from aiocop.traces import StackFrame, Traces
-from aiocop_wire.named_tuple import NamedTuple
+from aiocop_wire.light_typing import NamedTuple
 
 NEVER: Final = 1 << 62
 OWN_THREADS: Final = "aiocop-"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from aiocop_wire.named_tuple import NamedTuple
+from aiocop_wire.light_typing import NamedTuple
 
 
 class RemoteControlStatus(NamedTuple):

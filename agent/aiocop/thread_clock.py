@@ -11,7 +11,7 @@ import sys
 from typing import Final
 
 from aiocop._stdlib import clock_gettime_ns, close, open_file, pread, thread_native_id
-from aiocop_wire.named_tuple import NamedTuple
+from aiocop_wire.light_typing import NamedTuple
 
 _PATH: Final = "/proc/self/task/{}/schedstat"
 

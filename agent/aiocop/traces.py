@@ -21,7 +21,7 @@ from aiocop_wire import (
     site_id,
     stable_id,
 )
-from aiocop_wire.named_tuple import NamedTuple
+from aiocop_wire.light_typing import NamedTuple
 
 LOOP: Final = "<loop>"
 """The pseudo call site of time that no application code can be blamed for."""

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Final
 
-from aiocop_wire.named_tuple import NamedTuple
+from aiocop_wire.light_typing import NamedTuple
 
 DEFAULT_HTTP_PORT: Final = 8717
 DEFAULT_UDP_PORT: Final = 8718

@@ -28,7 +28,7 @@ reason the site is not cleared between slices: the exclusive-or makes that of an
 import struct
 from typing import Final
 
-from aiocop_wire.named_tuple import NamedTuple
+from aiocop_wire.light_typing import NamedTuple
 
 PAGE_BYTES: Final = 4096
 TEXT_BYTES: Final = 1024

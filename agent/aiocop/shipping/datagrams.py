@@ -10,7 +10,7 @@ from typing import Final
 from aiocop.shipping.fit import fit_event, fit_site, fit_trace, shorten_frame
 from aiocop.shipping.reports import used_sites, used_traces
 from aiocop_wire import ContextValue, Define, Frame, LoopDelta, SiteDefinition, SiteDelta, SlowEvent, TraceDefinition
-from aiocop_wire.named_tuple import NamedTuple
+from aiocop_wire.light_typing import NamedTuple
 
 _ENVELOPE_BYTES: Final = 420  # a datagram with an identity and an empty report, less the identity's texts
 _DELTA_BYTES: Final = 28

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from aiocop._stdlib import RLock
-from aiocop_wire.named_tuple import NamedTuple
+from aiocop_wire.light_typing import NamedTuple
 
 EVENTS_SUFFIX: Final = "_events"
 """Drop reasons that end in this count slow events; the others count blocking calls."""

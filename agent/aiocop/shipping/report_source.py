@@ -2,10 +2,9 @@
 
 from collections import deque
 from collections.abc import Collection, Mapping
-from typing import Protocol
 
 from aiocop_wire import Control, Controlled, Define, Health, LoopDelta, SiteDelta, SlowEvent, Stall
-from aiocop_wire.named_tuple import NamedTuple
+from aiocop_wire.light_typing import NamedTuple, Protocol
 
 
 class Window(NamedTuple):

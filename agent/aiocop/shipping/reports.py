@@ -6,8 +6,8 @@ from typing import Final
 from aiocop.shipping.fit import fit_event, fit_site, fit_stall, fit_trace
 from aiocop.shipping.pending import PendingWindow
 from aiocop_wire import Define, Health, Report, SiteDelta, SlowEvent, Stall, encode, frame
+from aiocop_wire.light_typing import NamedTuple
 from aiocop_wire.limits import MAX_MESSAGE_BYTES
-from aiocop_wire.named_tuple import NamedTuple
 
 LENGTH_BYTES: Final = 4
 """The length prefix of framed data."""

@@ -6,11 +6,12 @@ something to send, and does what can be done at once. Only the shipper's thread 
 
 import logging
 from collections.abc import Collection
-from typing import Final, Protocol
+from typing import Final
 
 from aiocop._stdlib import raw_socket, urandom
 from aiocop.shipping.pending import PendingWindow
 from aiocop_wire import SlowEvent, Stall
+from aiocop_wire.light_typing import Protocol
 
 logger: Final = logging.getLogger("aiocop")
 

@@ -9,8 +9,8 @@ from typing import get_type_hints
 
 import pytest
 
-from aiocop_wire import messages, named_tuple
-from aiocop_wire.named_tuple import NamedTuple
+from aiocop_wire import light_typing, messages
+from aiocop_wire.light_typing import NamedTuple
 
 
 class Ours(NamedTuple):
@@ -108,5 +108,5 @@ def test_a_default_before_a_field_without_one_is_refused():
 def test_a_constructor_is_at_home_in_its_module():
     """Stacks that it is seen in are sorted by module and file (aiocop.frames)."""
     constructor = messages.SiteDelta.__new__
-    assert constructor.__globals__["__name__"] == "aiocop_wire.named_tuple"
-    assert constructor.__code__.co_filename == messages.Hello.__new__.__code__.co_filename == named_tuple.__file__
+    assert constructor.__globals__["__name__"] == "aiocop_wire.light_typing"
+    assert constructor.__code__.co_filename == messages.Hello.__new__.__code__.co_filename == light_typing.__file__
