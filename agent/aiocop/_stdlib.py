@@ -4,6 +4,8 @@ The agent replaces functions like `time.sleep` and `os.open` in the whole proces
 that nor see themselves. Every module of the agent takes these names from here, never from their public module.
 """
 
+from __future__ import annotations
+
 from _socket import getaddrinfo
 from _socket import socket as raw_socket
 from _thread import LockType, RLock, allocate_lock, get_ident

@@ -8,6 +8,8 @@ Only this file knows them all. Set-up may happen in any order and from any threa
 ever takes.
 """
 
+from __future__ import annotations
+
 import asyncio
 import atexit
 import logging
@@ -106,7 +108,7 @@ class Agent:
         udp_key: str | None = None,
         on_slow_task: SlowTaskCallback | None = None,
         ship: bool = True,
-    ) -> "Agent":
+    ) -> Agent:
         """See `aiocop.start`. Without `ship` nothing leaves the process, whatever collector there is."""
         configuration = Configuration.resolve(
             service,

@@ -6,6 +6,8 @@ it reads at, nothing is lost and nothing is counted twice. Fields read in the mi
 time) meet in the next window. The bins are copied by `list(dict.items())`, one bytecode under the GIL.
 """
 
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import Final

@@ -5,6 +5,8 @@
 Nothing of aiohttp is imported: the request is asked by the names it is documented to have.
 """
 
+from __future__ import annotations
+
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any

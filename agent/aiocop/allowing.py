@@ -5,6 +5,8 @@ any call costs. What is allowed is not counted, not reported, and its time is no
 counts its matches, so that dead rules can be found.
 """
 
+from __future__ import annotations
+
 from contextvars import Context, ContextVar
 from fnmatch import fnmatchcase
 from types import TracebackType
@@ -69,7 +71,7 @@ class AllowBlocking:
         self._slices = slices
         self._token: Token[int] | None = None
 
-    def __enter__(self) -> "AllowBlocking":
+    def __enter__(self) -> AllowBlocking:
         self._slices.allowing_used = True
         self._token = _entered_ns.set(perf_counter_ns())
         return self

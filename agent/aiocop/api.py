@@ -1,5 +1,7 @@
 """The module-level functions of `import aiocop`: each one asks the process's one agent."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Literal
 

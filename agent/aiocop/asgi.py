@@ -7,6 +7,8 @@ A request costs one assignment of a contextvar. The scope is looked at only when
 leave the route in it after the middleware has run.
 """
 
+from __future__ import annotations
+
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextvars import ContextVar
 from typing import Any, Final

@@ -1,5 +1,7 @@
 """Whose the time of a slow slice was, where no wrapper measured it: pure functions over what the watchdog saw."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Final

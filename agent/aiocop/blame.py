@@ -3,6 +3,8 @@
 Nothing here runs but for calls and slices above the threshold.
 """
 
+from __future__ import annotations
+
 import logging
 from types import FrameType
 from typing import Any, Final

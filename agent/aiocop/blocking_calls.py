@@ -4,6 +4,8 @@ Cost model. A trace is formatted once per different stack. A call costs one smal
 one copy of a dict and the text of its arguments: about 0.5 µs. Nothing here runs unless somebody wants events.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from typing import Any, Final
 

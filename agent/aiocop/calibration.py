@@ -4,6 +4,8 @@ It runs the real thing on an agent's insides of its own, which nobody ships, on 
 short batches the fastest counts, because what else the machine does only adds to it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from types import CodeType, FunctionType
 from typing import Any, Final

@@ -1,5 +1,7 @@
 """Who a callback is: the task whose step it is, its name, the function behind it."""
 
+from __future__ import annotations
+
 from types import CodeType
 from typing import Any
 

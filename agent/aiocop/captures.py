@@ -9,6 +9,8 @@ a stack (20 to 50 µs) per such call, and some milliseconds once, at the end of 
 Who writes what. The shipper's thread replaces `wanted`; loops' threads take from it, in one step.
 """
 
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Iterable, Sequence
 from types import FrameType

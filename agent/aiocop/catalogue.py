@@ -5,6 +5,8 @@ wrapper around a public function (its duration too, but only calls made through 
 wrapper measures and the hook catches what goes past it. The names are those of the published aiocop where it has one.
 """
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Final, Literal

@@ -4,6 +4,8 @@ Arguments win over environment variables, these over defaults. `OPTIONS` states 
 `--info` are made from it. An empty environment variable is an unset one.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -178,7 +180,7 @@ class Configuration(NamedTuple):
         udp_key: str | None = None,
         environ: Mapping[str, str] = os.environ,
         program: str | None = None,
-    ) -> "Configuration":
+    ) -> Configuration:
         """The configuration that these arguments and `environ` make.
 
         `program` is the name to fall back to, found from the command line when None. Raises ConfigurationError (a

@@ -9,6 +9,8 @@ queue, they call it waiting (kernel/sched/fair.c, throttle_cfs_rq_work), and onl
 read only where `nr_periods` says that there is a quota; whether there is one now is asked again every ten seconds.
 """
 
+from __future__ import annotations
+
 from typing import Final
 
 from aiocop._stdlib import close, open_file, perf_counter_ns, pread

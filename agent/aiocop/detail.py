@@ -4,6 +4,8 @@ Cost model. At level FULL nothing here runs. Above, this is the hot path: at mos
 nothing is allocated but the key.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final

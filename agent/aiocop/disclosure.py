@@ -9,6 +9,8 @@ Cost model. Where nothing is allowed, one look per blocking call whether there i
 call of `hold` per blocking call, and the providers' time per slice with one.
 """
 
+from __future__ import annotations
+
 from collections.abc import Collection, Iterable, Mapping
 from contextvars import Context
 from functools import partial
@@ -56,7 +58,7 @@ class Disclosure:
         self._operations = frozenset(operations)
 
     @classmethod
-    def of(cls, events: Events, context: Collection[str], operations: Collection[str]) -> "Disclosure | None":
+    def of(cls, events: Events, context: Collection[str], operations: Collection[str]) -> Disclosure | None:
         """None where nothing is allowed."""
         return cls(events, context=context, operations=operations) if context or operations else None
 

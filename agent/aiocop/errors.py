@@ -8,6 +8,8 @@
 Everything else that goes wrong inside the agent is counted and logged once; nothing else is ever raised into a service.
 """
 
+from __future__ import annotations
+
 from aiocop.event_types import BlockingEventInfo
 
 _RULE = "=" * 80

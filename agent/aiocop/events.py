@@ -4,6 +4,8 @@ Nothing here runs unless somebody registered a callback or asked for exceptions.
 fail: an exception of theirs is logged once per function and counted, and never reaches the service.
 """
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable, Iterable
 from contextvars import Context, ContextVar
@@ -101,7 +103,7 @@ class Events:
         self.providers = ()
         self.late_providers = ()
 
-    def enable_raising(self, *, at_call: bool = False) -> "Token[int]":
+    def enable_raising(self, *, at_call: bool = False) -> Token[int]:
         """Raise on violations in the current context from now on: after the slice, or before the call happens."""
         self.raising_used = True
         self._update()
@@ -110,7 +112,7 @@ class Events:
     def disable_raising(self) -> None:
         _raise_on_violations.set(_OFF)
 
-    def reset_raising(self, token: "Token[int]") -> None:
+    def reset_raising(self, token: Token[int]) -> None:
         _raise_on_violations.reset(token)
 
     def raising_enabled(self) -> bool:
@@ -260,7 +262,7 @@ class RaiseOnViolations:
         self._at_call = at_call
         self._token: Token[int] | None = None
 
-    def __enter__(self) -> "RaiseOnViolations":
+    def __enter__(self) -> RaiseOnViolations:
         self._token = self._events.enable_raising(at_call=self._at_call)
         return self
 

@@ -4,6 +4,8 @@ The hot path decides by a frame's module name alone (`f_globals["__name__"]`): w
 a code object raises an audit event of its own and costs ten times as much. Code objects are looked at once per new key.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 from collections.abc import Mapping

@@ -6,6 +6,8 @@ the callback that says so. A pause below 1 ms stays part of whatever it interrup
 like any other, its caller's.
 """
 
+from __future__ import annotations
+
 import gc
 from collections import deque
 from collections.abc import Callable

@@ -20,6 +20,8 @@ multiplies and adds: 0.2 µs per site.
 Who writes what. `look` may be called on any thread; who finds another in it leaves at once. It alone writes the level.
 """
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable
 from typing import Final
@@ -71,7 +73,7 @@ class Activity(NamedTuple):
     passed_over: int
     measured_ns: int
 
-    def since(self, before: "Activity") -> "Activity":
+    def since(self, before: Activity) -> Activity:
         return Activity(*[now - then for now, then in zip(self, before)])  # noqa: B905 - same length by type
 
     def cost_ns(self, level: int, unit: UnitCosts) -> float:

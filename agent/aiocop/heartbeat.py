@@ -8,6 +8,8 @@ Measured (CPython 3.11-3.13): `beat[BEGUN] = started_ns` costs a loop's thread 0
 one. Through `ctypes` or `struct` it costs more.
 """
 
+from __future__ import annotations
+
 import fcntl
 import mmap
 import os

@@ -1,5 +1,7 @@
 """Who reports: one process, from `start()` to `stop()` or its death."""
 
+from __future__ import annotations
+
 import os
 import sys
 from collections.abc import Callable

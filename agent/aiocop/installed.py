@@ -5,6 +5,8 @@ repository (`pip install git+…`), and a file that it was given. A file from a 
 whatever has no such record. What a distribution consists of, its RECORD says (PEP 376).
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterable
 from typing import Final

@@ -11,6 +11,8 @@ Who writes what. The loop's thread writes the totals, which only grow; the shipp
 as in aggregate.py.
 """
 
+from __future__ import annotations
+
 from bisect import bisect_right
 from typing import Any, Final
 

@@ -4,6 +4,8 @@ Who writes what. A LoopThread belongs to its thread; the watchdog's thread reads
 writes `glimpse` and `samples`; a sample names the slice it saw, so that a late one is told from one of the next slice.
 """
 
+from __future__ import annotations
+
 import threading
 from bisect import bisect_right
 from collections import deque
@@ -47,8 +49,8 @@ class LongCall(NamedTuple):
 
     began_ns: int
     own_ns: int
-    site: "Site"
-    stack: "list[StackFrame]"
+    site: Site
+    stack: list[StackFrame]
 
 
 class LoopThread(CounterTable):

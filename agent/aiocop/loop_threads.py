@@ -1,5 +1,7 @@
 """The threads of the process that run event loops: each is met at its first slice and leaves when it ends."""
 
+from __future__ import annotations
+
 import threading
 from collections.abc import Callable
 from itertools import count

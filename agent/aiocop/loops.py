@@ -12,6 +12,8 @@ word of the heartbeat; 0.4 µs on CPython 3.12. Nothing is allocated.
 A trace ends at the first frame of this module: no function here may stand between a callback and what it calls.
 """
 
+from __future__ import annotations
+
 import asyncio
 import asyncio.events
 from collections.abc import Callable

@@ -4,6 +4,8 @@
 never imported here: a service that uses it has done so already, and one without it pays one look-up per reported slice.
 """
 
+from __future__ import annotations
+
 import sys
 from typing import Final
 

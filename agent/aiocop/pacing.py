@@ -1,5 +1,7 @@
 """When the governor gives up detail and when it takes it back: arithmetic over shares of time, without a clock."""
 
+from __future__ import annotations
+
 from typing import Final
 
 HIGHEST_LEVEL: Final = 3

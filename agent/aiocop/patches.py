@@ -1,5 +1,7 @@
 """Attributes replaced on classes and modules, and given back."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import update_wrapper
 from typing import Any

@@ -4,6 +4,8 @@ Both install a package `aiocop`, into the same folder; whichever came last has o
 looked for by the name of its metadata folder: importlib.metadata would cost a service more time than all the agent.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 import warnings

@@ -11,6 +11,8 @@ agent's lock, for which that thread never waits: `stop()` and a fork hold it whi
 and the agent's own settings come from threads that hold the lock. Any thread reads `status` and `in_force`.
 """
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable
 from typing import Final

@@ -1,5 +1,7 @@
 """How bad an operation on a loop is: weights per operation, their sum per slice, and the level that sum means."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from typing import Final
 

@@ -5,6 +5,8 @@ writes (loops.py). A blocking call costs the walk to its call site and one updat
 else, here in `Slices.finish`, runs only for slices that exceeded the threshold or that somebody asked to see.
 """
 
+from __future__ import annotations
+
 from asyncio import _get_running_loop
 from contextvars import Context
 from types import FrameType

@@ -5,6 +5,8 @@ own. A connection made before `install` and what a caller's own classes do is le
 subclasses are made when sqlite3 is first imported: the agent never imports it.
 """
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Callable
 from types import ModuleType

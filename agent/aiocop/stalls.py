@@ -5,6 +5,8 @@ watchdog's. The shipper's thread reads `going_on()`, a copy, and takes from `end
 and popleft and a copy of a dict's values are one step each under the GIL.
 """
 
+from __future__ import annotations
+
 import threading
 from collections import deque
 from collections.abc import Callable

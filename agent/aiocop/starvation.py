@@ -9,6 +9,8 @@ Who writes what. Whoever notices first that the watchdog is late, the watchdog i
 wait, calls `judge`; it runs under the GIL, and a second one finds nothing left to judge.
 """
 
+from __future__ import annotations
+
 import sys
 import threading
 from collections import deque

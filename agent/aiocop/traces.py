@@ -5,6 +5,8 @@ Cost model. `key_of` runs once per blocking call on a loop's thread: it reads tw
 once per new key (about 50 µs): it looks at code objects, which raise audit events, and computes the fingerprint.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from types import CodeType, FrameType
 from typing import Any, Final

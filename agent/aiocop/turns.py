@@ -6,6 +6,8 @@ turn over the threshold is `<loop>`, with cause `loop`. This is for asyncio's ow
 Cost model: per turn, two look-ups of the thread and two clock readings, about 0.4 µs.
 """
 
+from __future__ import annotations
+
 import asyncio.base_events
 import selectors
 from collections.abc import Callable

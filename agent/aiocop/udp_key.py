@@ -1,5 +1,7 @@
 """The key that authenticates datagrams: where it comes from, and that nobody prints it by mistake."""
 
+from __future__ import annotations
+
 import os
 from typing import Final
 

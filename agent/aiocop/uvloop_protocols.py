@@ -9,6 +9,8 @@ Cost model. A callback costs what any slice does, and a call more; on other loop
 transport calls it, two look-ups.
 """
 
+from __future__ import annotations
+
 import asyncio.protocols
 from collections.abc import Callable
 from types import ModuleType

@@ -11,6 +11,8 @@ Who writes what. `_Busy` belongs to the watchdog's thread; while a probe is unde
 `credited_ns` belong to the loop's.
 """
 
+from __future__ import annotations
+
 from asyncio import _get_running_loop
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
@@ -35,7 +37,7 @@ class _Busy:
 
     __slots__ = ("credited_ns", "last", "loop", "probing", "since_ns", "turn_ns")
 
-    def __init__(self, loop: "ref[Any]", last: Moment) -> None:
+    def __init__(self, loop: ref[Any], last: Moment) -> None:
         self.loop = loop
         self.last = last
         """The look before."""
@@ -59,7 +61,7 @@ class UvloopTurns:
         self._call_soon: Callable[..., Any]
         self._call_soon_threadsafe: Callable[..., Any]
 
-    def install(self, uvloop: "ModuleType") -> None:
+    def install(self, uvloop: ModuleType) -> None:
         """Before the methods of its loop are replaced."""
         self._call_soon = uvloop.Loop.call_soon
         self._call_soon_threadsafe = uvloop.Loop.call_soon_threadsafe

@@ -11,6 +11,8 @@ A native call that holds the GIL keeps this thread from running; the stack it se
 culprit's.
 """
 
+from __future__ import annotations
+
 import logging
 import threading
 from typing import Final

@@ -1,5 +1,7 @@
 """Addresses of a collector, as both sides write them: `unix:///run/aiocop/collector.sock`, `udp://127.0.0.1:8718`."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Mapping
 from typing import Final

@@ -4,6 +4,8 @@
 longer than this side knows is fine (a newer peer), a shorter one is completed with defaults (an older peer).
 """
 
+from __future__ import annotations
+
 from array import array
 from collections.abc import Callable, Mapping
 from functools import partial

@@ -4,6 +4,8 @@ A message is the array `[type, body]`: `type` a text (`"report"`), `body` a map 
 (deltas, definitions, frames) are arrays in the order of the fields of their class: keys cost nothing per item.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, Final, cast
 

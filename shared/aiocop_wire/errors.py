@@ -9,6 +9,8 @@ WireError                       the root; a receiver catches this one, counts it
 └── UnknownVersionError         a protocol version this side does not speak; the peer must be upgraded
 """
 
+from __future__ import annotations
+
 from typing import ClassVar
 
 

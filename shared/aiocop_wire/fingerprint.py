@@ -5,6 +5,8 @@ line's offset *inside* its function: it survives edits elsewhere in the file, ot
 Line numbers in the file, addresses and arguments are not part of it.
 """
 
+from __future__ import annotations
+
 from _blake2 import blake2b  # hashlib's own: with hashlib comes OpenSSL, 2 ms of a service's start
 from collections.abc import Iterable
 from typing import Final

@@ -1,5 +1,7 @@
 """Messages on a stream: four bytes of length, big-endian, then that many bytes of msgpack."""
 
+from __future__ import annotations
+
 import struct
 from collections.abc import Iterator
 from typing import Final

@@ -25,6 +25,8 @@ What keeps the watchdog from running, a native call that holds the GIL, keeps sl
 reason the site is not cleared between slices: the exclusive-or makes that of another slice an id nobody knows.
 """
 
+from __future__ import annotations
+
 import struct
 from typing import Final
 

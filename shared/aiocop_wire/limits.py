@@ -3,6 +3,8 @@
 Every limit bounds what one peer can make the other hold: bytes per message, items per list, characters per text.
 """
 
+from __future__ import annotations
+
 from typing import Final
 
 MAX_MESSAGE_BYTES: Final = 1 << 20

@@ -20,6 +20,8 @@ History of versions
         SlowEvent.waiting, Report.loops.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, Literal

@@ -1,5 +1,7 @@
 """The key that an agent and a collector share, as a person sets it: datagrams are sealed with it (seal.py)."""
 
+from __future__ import annotations
+
 from typing import Final
 
 MIN_KEY_CHARACTERS: Final = 16

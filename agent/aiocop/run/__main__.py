@@ -1,5 +1,7 @@
 """`python -m aiocop.run`, the same as `aiocop-run`."""
 
+from __future__ import annotations
+
 import sys
 
 from aiocop.run.launcher import main

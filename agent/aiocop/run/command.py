@@ -5,6 +5,8 @@ or something else (`tini`, `bash`, `uwsgi`), of which nothing is known: what it 
 same.
 """
 
+from __future__ import annotations
+
 import os
 import re
 import shlex

@@ -1,5 +1,7 @@
 """`aiocop-run --info`: what would hold for a command, where each value is from, whether the collector answers."""
 
+from __future__ import annotations
+
 import json
 import os
 import sys
@@ -32,7 +34,7 @@ class Info(NamedTuple):
     warnings: list[str]
 
     @classmethod
-    def gather(cls, command_line: Sequence[str], environ: Mapping[str, str], flags: Mapping[str, str]) -> "Info":
+    def gather(cls, command_line: Sequence[str], environ: Mapping[str, str], flags: Mapping[str, str]) -> Info:
         """Ask the command's Python and the collector. `flags` are the options given on the command line."""
         own = Interpreter.own()
         command = its = refusal = None

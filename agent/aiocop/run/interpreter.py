@@ -1,5 +1,7 @@
 """Whether the Python that a command runs on has aiocop: it is asked itself, by running it once."""
 
+from __future__ import annotations
+
 import os
 import shlex
 import subprocess
@@ -35,12 +37,12 @@ class Interpreter(NamedTuple):
     has_aiocop: bool
 
     @classmethod
-    def own(cls) -> "Interpreter":
+    def own(cls) -> Interpreter:
         """The Python that this code runs on."""
         return cls(sys.executable, "{}.{}".format(*sys.version_info), sys.prefix, has_aiocop=True)
 
     @classmethod
-    def ask(cls, executable: str, environ: Mapping[str, str]) -> "Interpreter":
+    def ask(cls, executable: str, environ: Mapping[str, str]) -> Interpreter:
         """The Python at `executable`. Raises CommandError where it cannot say."""
         own = cls.own()
         if _is_same_file(executable, own.executable):
@@ -56,7 +58,7 @@ class Interpreter(NamedTuple):
             raise CommandError(f"{executable} does not run as a Python: {error}") from None
         return cls(executable, version, prefix, has_aiocop=found == "1")
 
-    def differs_from(self, other: "Interpreter") -> bool:
+    def differs_from(self, other: Interpreter) -> bool:
         """Whether packages installed for one are not the other's."""
         return self.version != other.version or os.path.realpath(self.prefix) != os.path.realpath(other.prefix)
 

@@ -4,6 +4,8 @@ Exit codes: those of COMMAND, which replaces this process; before that 2 for a c
 a Python without aiocop, 127 for a command that is not found; `--info` exits 3 when no collector answers.
 """
 
+from __future__ import annotations
+
 import argparse
 import errno
 import os

@@ -3,6 +3,8 @@
 The collector sees a process of the service that reports nothing, and lists it under /agents.
 """
 
+from __future__ import annotations
+
 import socket
 import time
 from typing import Final, NamedTuple

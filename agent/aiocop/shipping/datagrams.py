@@ -4,6 +4,8 @@ Sizes are estimated while items are put together, because exact ones cost an enc
 the bytes of what comes out and halves what is still too large, so the estimates only have to be good, not right.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 

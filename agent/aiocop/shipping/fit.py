@@ -3,6 +3,8 @@
 The happy path costs a few comparisons and returns what came in.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Final
 

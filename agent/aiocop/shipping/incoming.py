@@ -1,5 +1,7 @@
 """What comes from a collector: messages, bounded in size and in bytes per second, because it may be hostile."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from typing import Final
 

@@ -6,6 +6,8 @@ holds whenever it is asked, because every move between the stations is one step 
 moves; any thread reads. No loop ever waits for this lock while it runs a callback, unless it asks for statistics.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from typing import Final
 

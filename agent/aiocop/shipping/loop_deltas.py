@@ -1,5 +1,7 @@
 """Adding up what loops did: windows that wait, and loops that are too many to be kept apart."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from typing import Final
 

@@ -4,6 +4,8 @@ Both are bounded. Past the bound the two oldest windows become one: time resolut
 events past the bound are sampled evenly, and what is left out is counted. Only the shipper's thread comes here.
 """
 
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Iterable
 from itertools import chain
@@ -46,7 +48,7 @@ class PendingWindow:
         end_ms = min(self.ended_at_ms, (self.minute + 1) * MINUTE_MS)
         return max(0, end_ms - self.started_at_ms)
 
-    def merged_with(self, later: "PendingWindow") -> "PendingWindow":
+    def merged_with(self, later: PendingWindow) -> PendingWindow:
         deltas = merge_deltas(self.deltas, later.deltas)
         loops = merge_loops((*self.loops, *later.loops)) if self.loops else later.loops
         return PendingWindow(self.started_at_ms, later.ended_at_ms, deltas, loops)

@@ -1,5 +1,7 @@
 """What the shipper asks of whoever counts: the seam between aggregate and shipper."""
 
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Collection, Mapping
 

@@ -1,5 +1,7 @@
 """Freezing: from what is pending to the bytes of reports and definitions, each within what a receiver takes."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from typing import Final
 

@@ -3,6 +3,8 @@
 It runs on the shipper's thread, so a hook that is slow holds up reports and no loop.
 """
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable, Mapping
 from typing import Final

@@ -8,6 +8,8 @@ that wakes it, and nothing it calls blocks (but the look-up of a host name for u
 connection left open; `abandon` is for the child.
 """
 
+from __future__ import annotations
+
 import threading
 from collections.abc import Callable
 from typing import Final

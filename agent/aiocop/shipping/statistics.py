@@ -1,5 +1,7 @@
 """What the shipper tells about itself."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 
 from aiocop_wire.light_typing import NamedTuple

@@ -4,6 +4,8 @@ A transport never blocks: it is given a turn when its descriptor is ready, when 
 something to send, and does what can be done at once. Only the shipper's thread uses it, except `abandon`.
 """
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Collection
 from typing import Final

@@ -4,6 +4,8 @@ Few services report over UDP. What only these need (udp_transport, datagrams, ai
 shipper is made for such an address, so that it costs the others no time.
 """
 
+from __future__ import annotations
+
 import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING

@@ -10,6 +10,8 @@ that the datagram at hand was not sent: it stays and goes again. Each datagram h
 used up only by a datagram that the kernel took.
 """
 
+from __future__ import annotations
+
 import errno
 import os
 from collections import deque

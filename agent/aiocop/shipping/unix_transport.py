@@ -11,6 +11,8 @@ the collector has not committed go again, byte for byte. Nothing here waits: eve
 is bounded in size and rate, and whatever is not the protocol ends the connection.
 """
 
+from __future__ import annotations
+
 import errno
 import struct
 from collections import deque

@@ -1,5 +1,7 @@
 """The one place where the shipper's thread sleeps: until a descriptor is ready, a time passes, or somebody wakes it."""
 
+from __future__ import annotations
+
 from select import POLLIN
 
 from aiocop._stdlib import RLock, close, pipe, poll, read, set_blocking, write
