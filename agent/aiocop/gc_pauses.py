@@ -12,10 +12,11 @@ import gc
 from collections import deque
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from aiocop._stdlib import collect, current_frames, get_ident, getframe, perf_counter_ns
 from aiocop.frames import FRAME_AIOCOP, FrameNames
+from aiocop_wire.light_typing import NamedTuple
 
 _SHORTEST_NS: Final = 1_000_000
 _MAX_PAUSES: Final = 16
