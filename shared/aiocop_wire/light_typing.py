@@ -15,6 +15,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, cast
 
 _new: Final = tuple.__new__
+_UnexpectedField: Final = TypeError if sys.version_info >= (3, 13) else ValueError
 _CONSTRUCTORS: Final = (
     lambda z: _new(z, ()),
     lambda z, a: _new(z, (a,)),
@@ -62,8 +63,11 @@ class _Methods(tuple[Any, ...]):
     def _replace(self, /, **values: Any) -> Any:
         replaced = self._make(map(values.pop, self._fields, self))
         if values:
-            raise ValueError(f"Got unexpected field names: {list(values)!r}")
+            raise _UnexpectedField(f"Got unexpected field names: {list(values)!r}")
         return replaced
+
+    __replace__ = _replace
+    """What copy.replace calls, from Python 3.13 on."""
 
     def _asdict(self) -> dict[str, Any]:
         return dict(zip(self._fields, self, strict=True))

@@ -3,6 +3,7 @@
 import copy
 import inspect
 import pickle
+import sys
 import typing
 from collections.abc import Callable
 from typing import get_type_hints
@@ -50,6 +51,7 @@ ASKED: dict[str, Callable[[type], object]] = {
     "attributes": lambda kind: (kind(1, 2).x, kind(1, 2).count, kind(1, 2, label="q").label),
     "make": lambda kind: tuple(kind._make([1, 2, (), "q"])),
     "replace": lambda kind: tuple(kind(1, 2)._replace(y=5, label="r")),
+    "copy.replace": lambda kind: tuple(copy.replace(kind(1, 2), y=5)) if sys.version_info >= (3, 13) else None,
     "asdict": lambda kind: kind(1, 2)._asdict(),
     "equality": lambda kind: (kind(1, 2) == (1, 2, (), "p"), kind(1, 2) < (2,)),
     "hash": lambda kind: hash(kind(1, 2)) == hash((1, 2, (), "p")),
