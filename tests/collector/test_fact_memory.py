@@ -140,9 +140,9 @@ async def test_a_question_that_began_earlier_is_answered_as_of_then(engine, repo
 
     async def asked(connection):
         found = await memory.version(connection)
-        matching = await memory.groups(connection, found, Filters(), grouping)
+        matching = await memory.cells(connection, found, Filters(), grouping)
         weights = {facts.weight for facts in (await memory.facts(connection, found, range(1000))).values()}
-        return len(matching), weights
+        return len(matching.cell_of), weights
 
     isolation = {} if engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}
     async with engine.connect() as earlier, engine.connect() as later:
@@ -164,13 +164,13 @@ async def test_what_is_remembered_is_bounded(engine, report):
         found = await memory.version(connection)
 
         async def matching(filters):
-            return await memory.groups(connection, found, filters, GROUPINGS["call_site"])
+            return await memory.cells(connection, found, filters, GROUPINGS["call_site"])
 
         before = [await matching(filters) for filters in by_site.values()]
-        assert [len(matches) for matches in before] == [10] * 4
+        assert [len(matches.cell_of) for matches in before] == [10] * 4
         again = [await matching(filters) for filters in reversed(by_site.values())]
         assert [one is other for one, other in zip(again, reversed(before), strict=True)] == [True, True, True, False]
-        wanted = list(before[0])
+        wanted = list(before[0].cell_of)
         facts = await memory.facts(connection, found, [*wanted, *range(1000)])
         assert facts.keys() == set(wanted)
         assert await memory.facts(connection, found, wanted[:1]) != facts, "a store of more sites is not remembered"

@@ -149,10 +149,13 @@ async def test_answers_are_the_same_with_without_and_with_some_spans(engine):
 
 
 async def test_answers_are_the_same_however_many_sites_there_are(engine, monkeypatch):
-    """What is looked up where sites are few is passed by, or added up in the database, where they are many."""
+    """Where sites are many they are passed by, summarised, or added up in the database, not looked up one by one."""
     await sum_all(engine, int(NOW_S) - 7200)  # the last two hours are read row by row
     as_few = await answers(engine)
-    for module in ("scope", "seen", "processes"):
+    monkeypatch.setattr("aiocop_collector.queries.fact_memory._FEW_IN_A_GROUP", 0)
+    monkeypatch.setattr("aiocop_collector.queries.fact_memory._FEW_TO_SUM", 0)
+    assert await answers(engine) == as_few
+    for module in ("scope", "processes"):
         monkeypatch.setattr(f"aiocop_collector.queries.{module}.FEW_SITES", 0)
     monkeypatch.setattr("aiocop_collector.queries.fact_memory._FEW_SITES", 0)
     monkeypatch.setattr("aiocop_collector.queries.columns._LOOK_UP_COSTS", 1_000_000)

@@ -7,13 +7,13 @@ A ranking looks through counters alone, which fit in few cache lines; bins are a
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import repeat
-from typing import Final
+from dataclasses import dataclass, field
+from itertools import chain, repeat
+from typing import Any, Final
 
-from aiocop_collector.store.totals import ANY_RELEASE, LANE_BITS, Totals, join_packed, split_packed
+from aiocop_collector.store.totals import ANY_RELEASE, LANE_BITS, Totals, join_packed, pack_counters, split_packed
 
-_LOOK_UP_COSTS: Final = 5
+_LOOK_UP_COSTS: Final = 25
 """As much as passing by so many."""
 
 
@@ -31,6 +31,22 @@ class Columns:
     """A lane each, from the first that is not empty."""
     first_bins: bytes
     """The number of that one."""
+    mark: object = field(default_factory=object, compare=False)
+    """Stands for this object: what is remembered of it goes by that."""
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[Sequence[Any]], *, by_release: bool) -> "Columns":
+        """Of rows (site_id, release_id, count, slow_count, blocked_us, max_us) in the order of the first two, without
+        bins. Where releases are not told apart, a site may have several entries."""
+        site_ids, release_ids, counts, slow_counts, blocked_us, max_us = zip(*rows, strict=True) if rows else ((),) * 6
+        return cls(
+            array("q", site_ids),
+            array("q", release_ids) if by_release else None,
+            list(map(pack_counters, counts, slow_counts, blocked_us)),
+            array("q", max_us),
+            (0,) * len(rows),
+            bytes(len(rows)),
+        )
 
     @classmethod
     def of(cls, totals: Totals, *, by_release: bool) -> "Columns":
@@ -71,16 +87,16 @@ class Columns:
 
     def entries_of(self, site_ids: Collection[int]) -> Iterator[tuple[int, int, int, int]]:
         """Those of these sites, which are a set or a mapping where they are many."""
-        if len(site_ids) * _LOOK_UP_COSTS >= len(self):
-            return (entry for entry in self.entries() if entry[0] in site_ids)
-        return (
-            (site_id, self.release_at(position), self.counters[position], self.max_us[position])
-            for site_id in site_ids
-            for position in self.positions_of(site_id)
-        )
+        ids, counters, max_us = self.site_ids, self.counters, self.max_us
+        return ((ids[at], self.release_at(at), counters[at], max_us[at]) for at in self.positions_of(site_ids))
 
-    def positions_of(self, site_id: int) -> range:
-        """Where a site's are."""
+    def positions_of(self, site_ids: Collection[int]) -> Iterable[int]:
+        """Where these sites are; a set or a mapping where they are many."""
+        if len(site_ids) * _LOOK_UP_COSTS >= len(self):
+            return [at for at, site_id in enumerate(self.site_ids) if site_id in site_ids]
+        return chain.from_iterable(map(self._positions_of, site_ids))
+
+    def _positions_of(self, site_id: int) -> range:
         first = bisect_left(self.site_ids, site_id)
         return range(first, bisect_right(self.site_ids, site_id, first))
 

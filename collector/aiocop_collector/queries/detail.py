@@ -19,7 +19,7 @@ from aiocop_collector.queries.filters import IGNORED, Filters, is_among
 from aiocop_collector.queries.groupings import GROUPINGS
 from aiocop_collector.queries.histograms import percentiles
 from aiocop_collector.queries.hotspots import window_answer
-from aiocop_collector.queries.members import Members
+from aiocop_collector.queries.members import GroupCost, Members
 from aiocop_collector.queries.memory import Memory
 from aiocop_collector.queries.processes import processes_of
 from aiocop_collector.queries.rows import RowBuilder, milliseconds
@@ -81,7 +81,7 @@ async def ask_hotspot(
     of_row = active or known
     shown = Members([site.facts for site in of_row], [site.packed for site in of_row], [site.max_us for site in of_row])
     key = (hotspot.id,)
-    seen = await seen_of(connection, scope, {key: shown})
+    seen = await seen_of(connection, scope, {key: GroupCost.of(shown)})
     releases_seen = {one for site in known for one in (site.first_release_id, site.last_release_id)}
     names = await release_names(connection, releases_seen)
     # What the share is a part of: everything GET /hotspots shows by default, and this one in any case.
@@ -91,7 +91,7 @@ async def ask_hotspot(
         all_blocked_us += sum(site.blocked_us for site in active)
     processes = await processes_of(connection, scope, [key])
     row = RowBuilder(grouping, all_blocked_us).row(
-        key, shown, sum(site.bins for site in of_row), seen[key], processes.get(key, 0)
+        key, GroupCost.of(shown), sum(site.bins for site in of_row), seen[key], processes.get(key, 0)
     )
     slow_events = await evidence.slow_events_of(connection, hotspot.id, window)
     waiting = [event.waiting for event in slow_events if event.waiting is not None]
@@ -118,7 +118,7 @@ async def ask_hotspot(
 async def _sites(connection: AsyncConnection, scope: Scope) -> list[_Site]:
     """All there are, costliest first; then the last seen first."""
     sums, max_us = scope.by_site()
-    bins = await scope.bins_of_sites(connection, scope.group_of)
+    bins = await scope.bins_of_sites(connection, scope.matching.cell_of)
     statement = (
         select(
             *FACT_COLUMNS,

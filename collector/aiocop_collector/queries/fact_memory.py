@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from aiocop_collector.queries.cells import Cells
 from aiocop_collector.queries.filters import Filters, is_among
 from aiocop_collector.queries.groupings import Grouping, Key
-from aiocop_collector.store.schema import facts_changed, hotspots, services, sites
+from aiocop_collector.store.reading import fetch
+from aiocop_collector.store.schema import hotspots, services, sites
 
 if TYPE_CHECKING:
     from sqlalchemy.sql.selectable import FromClause
@@ -30,6 +32,12 @@ _MOST_SITES: Final = 50_000
 
 _MOST_MATCHES: Final = 50_000
 """Sites remembered with their group, of all questions together: up to 200 bytes each."""
+
+_FEW_IN_A_GROUP: Final = 8
+"""Sites of a group, of all groups together, up to which a group is what its sites are …"""
+
+_FEW_TO_SUM: Final = 500
+"""… as it is where no more sites match: only larger groups are summarised."""
 
 _MATCHES_OF_NONE: Final = 20
 """What remembering that counts for besides."""
@@ -90,30 +98,30 @@ class FactMemory:
         self._most_sites, self._most_matches = most_sites, most_matches
         self._version: FactsVersion | None = None
         self._facts: Mapping[int, SiteFacts] | None = None
-        self._groups: OrderedDict[tuple[Filters, str], Mapping[int, Key]] = OrderedDict()
+        self._cells: OrderedDict[tuple[Filters, str], Cells] = OrderedDict()
         self._matches = 0
 
     async def version(self, connection: AsyncConnection) -> FactsVersion:
         """Of the facts as this connection's transaction sees them."""
-        return frozenset((await connection.execute(select(facts_changed.c.change))).scalars())
+        return frozenset(change for (change,) in await fetch(connection, "SELECT change FROM facts_changed"))
 
-    async def groups(
+    async def cells(
         self, connection: AsyncConnection, version: FactsVersion, filters: Filters, grouping: Grouping
-    ) -> Mapping[int, Key]:
-        """The group of each site that matches; grouping by release, only that it matches. Not to be changed."""
+    ) -> Cells:
+        """The sites that match, by cell; grouping by release, without releases. Not to be changed."""
         question = (filters, grouping.name)
-        found = self._groups.get(question) if version == self._version else None
+        found = self._cells.get(question) if version == self._version else None
         if found is not None:
-            self._groups.move_to_end(question)
+            self._cells.move_to_end(question)
             return found
-        found = await _read_groups(connection, filters, grouping)
+        found = await _read_cells(connection, filters, grouping)
         self._turn_to(version)
-        if question not in self._groups:
-            self._matches += len(found) + _MATCHES_OF_NONE
-        self._groups[question] = found
+        if question not in self._cells:
+            self._matches += len(found.cell_of) + _MATCHES_OF_NONE
+        self._cells[question] = found
         while self._matches > self._most_matches:
-            _, forgotten = self._groups.popitem(last=False)
-            self._matches -= len(forgotten) + _MATCHES_OF_NONE
+            _, forgotten = self._cells.popitem(last=False)
+            self._matches -= len(forgotten.cell_of) + _MATCHES_OF_NONE
         return found
 
     async def facts(
@@ -132,33 +140,38 @@ class FactMemory:
         self._facts = found
         return found
 
-    async def sites_without(
-        self, connection: AsyncConnection, version: FactsVersion, site_ids: Set[int]
-    ) -> Collection[int]:
-        """All sites there are but these."""
+    async def every_site(self, connection: AsyncConnection, version: FactsVersion) -> Set[int]:
+        """The sites there are."""
         if self._facts is not None and version == self._version:
-            return self._facts.keys() - site_ids
-        return set((await connection.execute(select(sites.c.id))).scalars()) - site_ids
+            return self._facts.keys()
+        return {site_id for (site_id,) in await fetch(connection, "SELECT id FROM sites")}
 
     def _turn_to(self, version: FactsVersion) -> None:
         """Forget what was true at another version: as a rule, at an earlier one."""
         if version != self._version:
             self._version, self._facts, self._matches = version, None, 0
-            self._groups.clear()
+            self._cells.clear()
 
 
-async def _read_groups(connection: AsyncConnection, filters: Filters, grouping: Grouping) -> Mapping[int, Key]:
+async def _read_cells(connection: AsyncConnection, filters: Filters, grouping: Grouping) -> Cells:
     source: FromClause = sites.join(hotspots, hotspots.c.id == sites.c.hotspot_id)
     if grouping.by_service:
         source = source.join(services, services.c.id == sites.c.service_id)
     columns = () if grouping.by_release else grouping.columns
-    statement = select(sites.c.id, *columns).select_from(source).where(*filters.site_conditions())
-    same: dict[Key, Key] = {}
-    found: dict[int, Key] = {}
-    for site_id, *values in (await connection.execute(statement)).all():
-        key = tuple(values)
-        found[site_id] = same.setdefault(key, key)
-    return found
+    statement = select(sites.c.id, sites.c.operation, *columns).select_from(source).where(*filters.site_conditions())
+    numbers: dict[Key, int] = {}
+    groups: dict[int, int] = {}
+    operation_of: dict[int, str] = {}
+    for site_id, operation, *values in (await connection.execute(statement)).all():
+        groups[site_id] = numbers.setdefault(tuple(values), len(numbers))
+        operation_of[site_id] = operation
+    if not grouping.by_release and len(groups) < max(_FEW_IN_A_GROUP * len(numbers), _FEW_TO_SUM):
+        return Cells(list(numbers), groups)
+    cells: dict[tuple[int, str], int] = {}
+    cell_of = {
+        site_id: cells.setdefault((group, operation_of[site_id]), len(cells)) for site_id, group in groups.items()
+    }
+    return Cells(list(numbers), cell_of, [group for group, _ in cells], [operation for _, operation in cells])
 
 
 async def _read_facts(connection: AsyncConnection, statement: Any) -> Mapping[int, SiteFacts]:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import ARRAY, BigInteger, ColumnElement, String, all_, any_, cast, func, literal, or_, select
+from sqlalchemy import ARRAY, BigInteger, ColumnElement, String, any_, cast, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiocop_collector.store.buckets import site_list
@@ -73,15 +73,6 @@ def is_among(connection: AsyncConnection, column: ColumnElement[int], numbers: C
         return column == any_(literal(listed, ARRAY(BigInteger)))
     items = func.json_each(literal(listed)).table_valued("value", name="items")
     return column.in_(select(items.c.value))
-
-
-def is_no_one_of(connection: AsyncConnection, column: ColumnElement[int], few: Collection[int]) -> ColumnElement[bool]:
-    """That it holds none of them."""
-    listed = site_list(connection, few)
-    if connection.dialect.name == "postgresql":
-        return column != all_(literal(listed, ARRAY(BigInteger)))
-    items = func.json_each(literal(listed)).table_valued("value", name="items")
-    return column.not_in(select(items.c.value))
 
 
 def _contains(text: str) -> ColumnElement[bool]:

@@ -14,6 +14,12 @@ from aiocop_collector.store.schema import hotspots, releases, services, sites
 Sort = Literal["blocked_time", "count", "slow_count", "max", "p99", "last_seen"]
 Order = Literal["desc", "asc"]
 
+_JOINS: Final = {
+    "hotspots": "JOIN hotspots ON hotspots.id = sites.hotspot_id",
+    "services": "JOIN services ON services.id = sites.service_id",
+    "releases": "JOIN releases ON releases.id = release_id",
+}
+
 Key = tuple[Any, ...]
 """The values of a row's key columns: integers and texts."""
 
@@ -33,13 +39,19 @@ class Grouping:
         return self.name == "release"
 
     @property
-    def has_few_groups(self) -> bool:
-        """Whether a group has many sites, as a rule, so that adding up in the database hands out little."""
-        return self.name in ("operation", "service", "release")
-
-    @property
     def by_service(self) -> bool:
         return self.name == "service"
+
+    @property
+    def key_text(self) -> str:
+        """Its columns as SQL text."""
+        return ", ".join(f"{column.table.name}.{column.name}" for column in self.columns)
+
+    @property
+    def joins(self) -> str:
+        """SQL text: what its columns are read from, besides `sites`; releases by a column `release_id`."""
+        tables = {column.table.name for column in self.columns}
+        return " ".join(join for name, join in _JOINS.items() if name in tables)
 
     def text(self, key: Key) -> str:
         """The key as the API shows it."""

@@ -1,7 +1,6 @@
-"""The sites of a group that were active.
+"""What a row shows of its group: the sites that were active, or, where those are many, what they add up to.
 
-A group may have every site of a fleet, so nothing is made for each of them: facts are those that are remembered, and a
-value is looked for only where a row needs it.
+Of a group that is summarised (cells.py) no site is looked at: it may have every site of a fleet.
 """
 
 from collections import defaultdict
@@ -14,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from aiocop_collector.queries.fact_memory import SiteFacts
 from aiocop_collector.queries.groupings import Key
 from aiocop_collector.queries.scope import Scope
+from aiocop_collector.queries.shared_facts import Shared
 from aiocop_collector.store.totals import counters_of
 
 T = TypeVar("T", bound=Hashable)
@@ -47,17 +47,40 @@ class Members:
             cost[value] = (known_us + blocked_us, known + count)
         return max(cost, key=lambda value: cost[value])
 
-    def common(self, value_of: Callable[[SiteFacts], T]) -> T | None:
-        """The value all of them share, or None."""
-        first = value_of(self.facts[0])
-        return None if any(value_of(facts) != first for facts in self.facts) else first
-
     def packed_by_operation(self) -> Mapping[str, int]:
         """What the sites of each operation add up to."""
         found: dict[str, int] = defaultdict(int)
         for facts, packed in zip(self.facts, self.packed, strict=True):
             found[facts.operation] += packed
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class GroupCost:
+    """What the active sites of a group add up to, and what they have in common."""
+
+    packed_of: Mapping[str, int]
+    """Counters by operation."""
+    max_us: int
+    shared: Shared
+    members: Members | None
+    """None only where the group is summarised, and of more than one function."""
+
+    @classmethod
+    def of(cls, members: Members) -> "GroupCost":
+        return cls(members.packed_by_operation(), max(members.max_us), Shared.of(members.facts), members)
+
+
+async def costs_of(connection: AsyncConnection, scope: Scope, keys: Sequence[Key]) -> Mapping[Key, GroupCost]:
+    """Of these groups, which were active."""
+    if scope.cells.operations is None:
+        return {key: GroupCost.of(members) for key, members in (await members_of(connection, scope, keys)).items()}
+    shared = await scope.shared_by_groups(connection)
+    packed_of = scope.packed_by_operation(keys)
+    of_one_function = [key for key in keys if shared[key].path is not None and shared[key].function is not None]
+    members = await members_of(connection, scope, of_one_function) if of_one_function else {}
+    number_of, max_us = scope.cells.number_of, scope.totals.max_us
+    return {key: GroupCost(packed_of[key], max_us[number_of[key]], shared[key], members.get(key)) for key in keys}
 
 
 async def members_of(connection: AsyncConnection, scope: Scope, keys: Sequence[Key]) -> Mapping[Key, Members]:

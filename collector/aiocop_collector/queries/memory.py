@@ -2,6 +2,7 @@
 
 from aiocop_collector.queries.fact_memory import FactMemory
 from aiocop_collector.queries.span_memory import SpanMemory
+from aiocop_collector.queries.sum_memory import SumMemory
 
 
 class Memory:
@@ -10,3 +11,4 @@ class Memory:
     def __init__(self) -> None:
         self.spans = SpanMemory()
         self.facts = FactMemory()
+        self.sums = SumMemory()

@@ -13,19 +13,20 @@ from aiocop_collector.queries.groupings import Key
 from aiocop_collector.queries.scope import FEW_SITES, Scope
 from aiocop_collector.store.buckets import read_presence
 from aiocop_collector.store.schema import RESOLUTIONS, agents, releases
-from aiocop_collector.store.spans import DAY_S, cover, days_around
+from aiocop_collector.store.spans import DAY_S, days_around
 from aiocop_collector.store.totals import AgentBits, Presence
 
 
 async def processes_of(connection: AsyncConnection, scope: Scope, keys: Collection[Key]) -> Mapping[Key, int]:
     """By group; one that nobody saw is missing."""
     wanted = scope.sites_of(keys)
-    whole_days = {span: version for span, version in scope.listed.items() if span.span_s >= DAY_S}
     since_s, until_s = days_around(scope.window.since_s, scope.window.until_s)
-    parts = cover(since_s, until_s, RESOLUTIONS[-1], whole_days, scope.now_s, scope.horizons)
+    parts = scope.memory.spans.cover(
+        since_s, until_s, RESOLUTIONS[-1], scope.listed, scope.now_s, scope.horizons, shortest_s=DAY_S
+    )
     days_s = [start_s for buckets in parts.buckets for start_s in range(buckets.start_s, buckets.end_s, DAY_S)]
     seen: dict[tuple[Key, int], int] = defaultdict(int)
-    group_of, memory = scope.group_of, scope.memory.spans
+    cells, memory = scope.matching, scope.memory.spans
     if len(wanted) <= FEW_SITES:
         past = await memory.past_presence(connection, parts.spans, scope.listed)
         lately = Presence(past.bits)
@@ -34,12 +35,14 @@ async def processes_of(connection: AsyncConnection, scope: Scope, keys: Collecti
             for site_id in wanted:
                 bits = presence.seen_by.get(site_id)
                 if bits is not None:
-                    seen[group_of[site_id], presence.service_of[site_id]] |= bits
+                    seen[cells.key_of(site_id), presence.service_of[site_id]] |= bits
     else:
         past = await memory.presence(connection, parts.spans, days_s, scope.listed)
-        for site_id, bits in past.seen_by.items():
-            if site_id in wanted:
-                seen[group_of[site_id], past.service_of[site_id]] |= bits
+        if scope.release_of is None:
+            counted = scope.memory.sums.processes(cells, past)
+            return {cells.keys[group]: processes for group, processes in counted.items()}
+        for (group, service_id), bits in scope.memory.sums.seen_by(cells, past).items():
+            seen[cells.keys[group], service_id] = bits
     if scope.release_of is None:
         return _counted(seen)
     return await _of_releases(connection, scope, seen, past.bits)

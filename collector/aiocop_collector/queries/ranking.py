@@ -1,8 +1,10 @@
 """Which groups a page shows, in which order."""
 
+import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from itertools import compress
+from typing import Final, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -11,15 +13,17 @@ from aiocop_collector.queries.groupings import Key, Order, Sort
 from aiocop_collector.queries.histograms import p99_ms_of
 from aiocop_collector.queries.scope import Scope
 from aiocop_collector.queries.seen import last_seen_ms_of
-from aiocop_collector.store.totals import blocked_us_of, counters_of, unpack_bins
+from aiocop_collector.store.totals import BLOCKED_US, COUNT, SLOW_COUNT, lane_of, unpack_bins
 
 _NOTHING_RECORDED: Final = -1.0
 """Sorts groups without a percentile below all others."""
 
+_LANES: Final[Mapping[Sort, int]] = {"blocked_time": BLOCKED_US, "count": COUNT, "slow_count": SLOW_COUNT}
+"""What groups are sorted by that is one of their counters."""
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
-    """A group and what it is ranked by."""
+
+class Ranked(NamedTuple):
+    """A group, and what it is ranked by."""
 
     key: Key
     sort_value: int | float
@@ -43,32 +47,51 @@ async def rank(
     connection: AsyncConnection, scope: Scope, sort: Sort, order: Order, limit: int, cursor: Cursor | None
 ) -> Page:
     """At most `limit` groups after the cursor. Ties are broken by key, ascending."""
-    sums, max_us = scope.by_group()
+    totals = scope.totals
+    keys, packed, max_us = scope.cells.keys, totals.packed, totals.max_us
+    if min(max_us, default=0) < 0:
+        active = [longest_us >= 0 for longest_us in max_us]
+        keys, packed = list(compress(keys, active)), list(compress(packed, active))
+        max_us = list(compress(max_us, active))
     bins = await scope.bins_of_groups(connection) if sort == "p99" else None
-    values: Mapping[Key, int | float]
+    values: Sequence[int | float]
     if sort == "last_seen":
-        values = await last_seen_ms_of(connection, scope)
+        last_seen_ms = await last_seen_ms_of(connection, scope)
+        values = [last_seen_ms[key] for key in keys]
     elif sort == "max":
         values = max_us
     elif bins is not None:
-        values = {key: _p99_ms(bins.get(key, 0), max_us[key]) for key in sums}
-    elif sort == "blocked_time":
-        values = {key: blocked_us_of(packed) for key, packed in sums.items()}
+        values = [_p99_ms(bins.get(key, 0), longest_us) for key, longest_us in zip(keys, max_us, strict=True)]
     else:
-        counter = ("count", "slow_count").index(sort)
-        values = {key: counters_of(packed)[counter] for key, packed in sums.items()}
-    sign = -1 if order == "desc" else 1
-    ranked = sorted((sign * values[key], key) for key in sums)
-    if cursor is not None:
-        after = (sign * cursor.value, cursor.key)
-        ranked = [group for group in ranked if group > after]
+        values = lane_of(packed, _LANES[sort])
+    ranked = _first(values, keys, order, limit + 1, cursor)
     return Page(
-        [Ranked(key, sign * value) for value, key in ranked[:limit]],
-        total=len(sums),
-        blocked_us=sum(map(blocked_us_of, sums.values())),
+        ranked[:limit],
+        total=len(keys),
+        blocked_us=sum(lane_of(packed, BLOCKED_US)),
         has_more=len(ranked) > limit,
         bins=bins,
     )
+
+
+def _first(
+    values: Sequence[int | float], keys: Sequence[Key], order: Order, most: int, cursor: Cursor | None
+) -> list[Ranked]:
+    """The first groups in order, after the cursor. Values alone are looked through first: few reach the page."""
+    sign = -1 if order == "desc" else 1
+    pairs = zip(values, keys, strict=True)
+    if cursor is not None:
+        after = (sign * cursor.value, cursor.key)
+        ranked = heapq.nsmallest(most, [pair for value, key in pairs if (pair := (sign * value, key)) > after])
+    elif most >= len(keys):
+        ranked = sorted([(sign * value, key) for value, key in pairs])
+    elif order == "desc":
+        last = heapq.nlargest(most, values)[-1]
+        ranked = sorted([(-value, key) for value, key in pairs if value >= last])
+    else:
+        last = heapq.nsmallest(most, values)[-1]
+        ranked = sorted([(value, key) for value, key in pairs if value <= last])
+    return [Ranked(key, sign * value) for value, key in ranked[:most]]
 
 
 def _p99_ms(bins: int, max_us: int) -> float:

@@ -12,7 +12,7 @@ from aiocop_collector.notation import place, to_rfc3339
 from aiocop_collector.queries.fact_memory import SiteFacts
 from aiocop_collector.queries.groupings import Grouping, Key
 from aiocop_collector.queries.histograms import percentiles
-from aiocop_collector.queries.members import Members, members_of
+from aiocop_collector.queries.members import GroupCost, Members, costs_of
 from aiocop_collector.queries.processes import processes_of
 from aiocop_collector.queries.ranking import Page
 from aiocop_collector.queries.scope import Scope
@@ -36,11 +36,11 @@ async def rows_of(connection: AsyncConnection, scope: Scope, page: Page) -> list
         return []
     keys = [group.key for group in page.ranked]
     bins = await scope.bins_of_groups(connection, keys) if page.bins is None else page.bins
-    members = await members_of(connection, scope, keys)
-    seen = await seen_of(connection, scope, members)
+    costs = await costs_of(connection, scope, keys)
+    seen = await seen_of(connection, scope, costs)
     processes = await processes_of(connection, scope, keys)
     builder = RowBuilder(scope.grouping, page.blocked_us)
-    return [builder.row(key, members[key], bins.get(key, 0), seen[key], processes.get(key, 0)) for key in keys]
+    return [builder.row(key, costs[key], bins.get(key, 0), seen[key], processes.get(key, 0)) for key in keys]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +50,17 @@ class RowBuilder:
     grouping: Grouping
     total_blocked_us: int
 
-    def row(self, key: Key, members: Members, bins: int, seen: Seen, processes: int) -> Hotspot:
-        """`members` are the group's active sites, `bins` is their histogram."""
-        packed_of = members.packed_by_operation()
-        packed, max_us = sum(packed_of.values()), max(members.max_us)
-        score = max([facts.weight for facts in members.facts])
-        count, slow_count, blocked_us = counters_of(packed)
+    def row(self, key: Key, cost: GroupCost, bins: int, seen: Seen, processes: int) -> Hotspot:
+        """`bins` is the group's histogram."""
+        max_us, shared = cost.max_us, cost.shared
+        count, slow_count, blocked_us = counters_of(sum(cost.packed_of.values()))
         parts = percentiles(unpack_bins(bins), max_us)
         fields: dict[str, Any] = {
-            "service": members.common(lambda facts: facts.service),
-            "environment": members.common(lambda facts: facts.environment),
-            "severity_level": severity_level(score),
-            "severity_score": score,
-            "operations": _operations(packed_of),
+            "service": shared.service,
+            "environment": shared.environment,
+            "severity_level": severity_level(shared.weight),
+            "severity_score": shared.weight,
+            "operations": _operations(cost.packed_of),
             "count": count,
             "slow_count": slow_count,
             "blocked_ms": milliseconds(blocked_us),
@@ -77,9 +75,9 @@ class RowBuilder:
             "first_release": seen.first_release,
             "last_release": seen.last_release,
         }
-        if self.grouping.name == "call_site":
-            return Hotspot.model_construct(**fields, **_of_call_site(members))
-        return HotspotGroup.model_construct(**fields, **_of_group(members), key=self.grouping.text(key))
+        if self.grouping.name == "call_site" and cost.members is not None:
+            return Hotspot.model_construct(**fields, **_of_call_site(cost.members))
+        return HotspotGroup.model_construct(**fields, **_of_group(cost), key=self.grouping.text(key))
 
 
 def _operations(packed_of: Mapping[str, int]) -> list[OperationTotals]:
@@ -104,20 +102,18 @@ def _of_call_site(members: Members) -> dict[str, Any]:
     }
 
 
-def _of_group(members: Members) -> dict[str, Any]:
-    path, function = members.common(lambda facts: facts.path), members.common(lambda facts: facts.function)
-    entry_point = None
-    if members.common(lambda facts: facts.entry_path) is not None:
-        entry_point = members.common(_entry_point)
+def _of_group(cost: GroupCost) -> dict[str, Any]:
+    shared, members = cost.shared, cost.members
+    call_site = None
+    if shared.path is not None and shared.function is not None and members is not None:
+        call_site = place(shared.path, members.costliest(lambda facts: facts.line), shared.function)
     return {
         "id": None,
-        "call_site": None
-        if path is None or function is None
-        else place(path, members.costliest(lambda facts: facts.line), function),
-        "entry_point": entry_point,
-        "reason": members.common(lambda facts: facts.reason),
-        "status": members.common(lambda facts: facts.status),
-        "advice": members.common(lambda facts: facts.advice),
+        "call_site": call_site,
+        "entry_point": shared.entry_point,
+        "reason": shared.reason,
+        "status": shared.status,
+        "advice": shared.advice,
     }
 
 

@@ -1,41 +1,49 @@
 """What a question reads: the totals of its window, and the sites that its filters leave, by the group they belong to.
 
-Totals of spans are remembered (span_memory.py); what is not in a span yet is read row by row: the last minutes, as a
-rule. Both are by site and release, so every filter, grouping and sort is worked out here from the same numbers.
+Totals of spans are remembered (span_memory.py), and what they add up to for a question too (sum_memory.py); what is not
+in a span yet is read row by row: the last minutes, as a rule. All are by site and release, so every filter, grouping
+and sort is worked out here from the same numbers.
 """
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Final
+from functools import cached_property
+from typing import Final
 
-from sqlalchemy import BigInteger, Select, cast, func, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from aiocop_collector.queries.cells import Cells, Sums
 from aiocop_collector.queries.columns import Columns
 from aiocop_collector.queries.fact_memory import FactsVersion
 from aiocop_collector.queries.filters import Filters
 from aiocop_collector.queries.groupings import Grouping, Key
 from aiocop_collector.queries.memory import Memory
+from aiocop_collector.queries.shared_facts import Shared
+from aiocop_collector.queries.sum_memory import active_of, merge_shared, shared_of
 from aiocop_collector.queries.windows import Window
-from aiocop_collector.store.buckets import read_bins, read_counters
+from aiocop_collector.store.buckets import among, read_bins, read_counter_rows, site_list
 from aiocop_collector.store.horizons import Horizons
-from aiocop_collector.store.schema import BIN_COLUMNS, Resolution, hotspots, releases, services, sites
-from aiocop_collector.store.spans import Cover, Listed, cover, days_around, load_listed
-from aiocop_collector.store.totals import LANE_BITS, blocked_us_of, pack_bins
+from aiocop_collector.store.reading import fetch
+from aiocop_collector.store.schema import BIN_COLUMNS, releases
+from aiocop_collector.store.spans import Cover, Listed, days_around
+from aiocop_collector.store.totals import BLOCKED_US, lane_of, pack_bins
 
 FEW_SITES: Final = 2_000
 """Up to here sites are looked up one by one in every bucket; above it, reading all sites of a bucket is cheaper."""
 
-Summed = tuple[dict[Key, int], dict[Key, int]]
-"""Packed counters and the longest in microseconds, by group."""
+_FEW_BINS: Final = 150
+"""Up to here histograms are read site by site; above it, groups are added up in the database."""
+
+_BIN_SUMS: Final = ", ".join(f"CAST(sum({name}) AS BIGINT)" for name in BIN_COLUMNS)
+_JOIN_HOTSPOTS: Final = "JOIN hotspots ON hotspots.id = sites.hotspot_id"
 
 SummedSites = tuple[dict[int, int], dict[int, int]]
-"""The same by site."""
+"""Packed counters and the longest in microseconds, by site."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Scope:
     """A question's window, filters and grouping, and what the store holds for them. Made by `open_scope`."""
 
@@ -43,8 +51,10 @@ class Scope:
     filters: Filters
     grouping: Grouping
     facts_version: FactsVersion
-    group_of: Mapping[int, Key]
-    """The group of each matching site; grouping by release, only that it matches. Shared: not to be changed."""
+    matching: Cells
+    """The matching sites; grouping by release, without releases."""
+    cells: Cells
+    """What is added up: the same, in the releases that count."""
     release_of: Mapping[int, str] | None
     """The names of the releases that count, where the filters or the grouping speak of releases."""
     memory: Memory
@@ -52,73 +62,51 @@ class Scope:
     """The spans that may be read, of all days of the window."""
     parts: Cover
     """What makes up the window."""
-    columns: Sequence[Columns]
-    """What adds up to the window: of spans, which is shared and not to be changed, and of buckets, without bins. By
-    release only where `release_of` is given."""
+    spans: Sequence[Columns]
+    """What adds up to the spans of the window: shared, not to be changed. By release only where asked for."""
+    live: Sequence[Columns]
+    """What adds up to its buckets, without bins."""
     now_s: float
     horizons: Horizons
 
-    def by_group(self) -> Summed:
-        """Of each group that was active: its packed counters, and its longest in microseconds."""
-        if self.grouping.by_release:
-            return self._named(*self.by_release())
-        sums: dict[Key, int] = {}
-        max_us: dict[Key, int] = {}
-        group_of, release_of = self.group_of.get, self.release_of
-        for columns in self.columns:
-            for site_id, release_id, counters, longest_us in columns.entries():
-                key = group_of(site_id)
-                if key is None or (release_of is not None and release_id not in release_of):
-                    continue
-                sums[key] = sums.get(key, 0) + counters
-                if longest_us > max_us.get(key, -1):
-                    max_us[key] = longest_us
-        return sums, max_us
+    @property
+    def columns(self) -> Sequence[Columns]:
+        """What adds up to the window."""
+        return [*self.spans, *self.live]
+
+    @cached_property
+    def sums(self) -> Sums:
+        """Of each cell."""
+        sums = self.memory.sums.sums(self.cells, self.spans).copy()
+        for columns in self.live:
+            sums.add(columns, self.cells)
+        return sums
+
+    @cached_property
+    def totals(self) -> Sums:
+        """Of each group."""
+        return self.sums.by_group(self.cells)
 
     def by_release(self) -> tuple[dict[int, int], dict[int, int]]:
         """Of each release that counts and was active, by id. Only where `release_of` is given."""
         sums: dict[int, int] = {}
         max_us: dict[int, int] = {}
-        group_of, release_of = self.group_of, self.release_of or {}
+        matching, release_of = self.matching.cell_of, self.release_of or {}
         for columns in self.columns:
-            for site_id, release_id, counters, longest_us in columns.entries():
-                if site_id in group_of and release_id in release_of:
+            for _, release_id, counters, longest_us in columns.entries_of(matching):
+                if release_id in release_of:
                     sums[release_id] = sums.get(release_id, 0) + counters
                     if longest_us > max_us.get(release_id, -1):
                         max_us[release_id] = longest_us
         return sums, max_us
 
-    def active_releases(self) -> set[int]:
-        """Those of `by_release`."""
-        group_of, release_of = self.group_of, self.release_of or {}
-        return {
-            release_id
-            for columns in self.columns
-            for site_id, release_id in zip(columns.site_ids, columns.releases(), strict=True)
-            if site_id in group_of and release_id in release_of
-        }
-
-    def _named(self, sums_of: Mapping[int, int], longest_of: Mapping[int, int]) -> Summed:
-        """Those of releases of one name together: each service has its own."""
-        sums: dict[Key, int] = {}
-        max_us: dict[Key, int] = {}
-        for release_id, counters in sums_of.items():
-            key = self.key_of_release(release_id)
-            sums[key] = sums.get(key, 0) + counters
-            max_us[key] = max(max_us.get(key, 0), longest_of[release_id])
-        return sums, max_us
-
-    def key_of_release(self, release_id: int) -> Key:
-        """Grouping by release: the group of one that counts."""
-        return ((self.release_of or {})[release_id],)
-
     def blocked_us(self) -> int:
         """Of everything that matches."""
-        return sum(map(blocked_us_of, self.by_group()[0].values()))
+        return sum(lane_of(self.totals.packed, BLOCKED_US))
 
     def by_site(self, site_ids: Collection[int] | None = None) -> SummedSites:
-        """The same of each matching site that was active (of these, where given), in the releases that count."""
-        wanted: Collection[int] = self.group_of if site_ids is None else site_ids
+        """Of each matching site that was active (of these, where given), in the releases that count."""
+        wanted: Collection[int] = self.matching.cell_of if site_ids is None else site_ids
         sums: dict[int, int] = {}
         max_us: dict[int, int] = {}
         for columns in self.columns:
@@ -131,41 +119,67 @@ class Scope:
     def by_site_of_groups(self, keys: Collection[Key]) -> Mapping[Key, SummedSites]:
         """Of each of these groups: `by_site` of those that are in it."""
         found: dict[Key, SummedSites] = {key: ({}, {}) for key in keys}
-        wanted = self.sites_of(keys)
-        if len(wanted) <= FEW_SITES and not self.grouping.by_release:
-            sums, max_us = self.by_site(wanted)
-            for site_id, counters in sums.items():
-                of_group = found[self.group_of[site_id]]
-                of_group[0][site_id], of_group[1][site_id] = counters, max_us[site_id]
+        if self.grouping.by_release:
+            self._sum_sites_by_release(found)
             return found
-        group_of, release_of, by_release = self.group_of.get, self.release_of, self.grouping.by_release
-        of_release = {one: found.get((name,)) for one, name in (release_of or {}).items()}
+        key_of = self.matching.key_of
+        sums, max_us = self.by_site(self.sites_of(keys))
+        for site_id, counters in sums.items():
+            of_sums, of_max_us = found[key_of(site_id)]
+            of_sums[site_id], of_max_us[site_id] = counters, max_us[site_id]
+        return found
+
+    def _sum_sites_by_release(self, found: Mapping[Key, SummedSites]) -> None:
+        matching = self.matching.cell_of
+        of_release = {one: found.get((name,)) for one, name in (self.release_of or {}).items()}
         for columns in self.columns:
             for site_id, release_id, counters, longest_us in columns.entries():
-                key = group_of(site_id)
-                if key is None or (release_of is not None and release_id not in release_of):
-                    continue
-                of_this = of_release[release_id] if by_release else found.get(key)
-                if of_this is not None:
+                of_this = of_release.get(release_id)
+                if of_this is not None and site_id in matching:
                     sums, max_us = of_this
                     sums[site_id] = sums.get(site_id, 0) + counters
                     if longest_us > max_us.get(site_id, -1):
                         max_us[site_id] = longest_us
+
+    def packed_by_operation(self, keys: Collection[Key]) -> Mapping[Key, Mapping[str, int]]:
+        """What the operations of each of these groups add up to, where groups are summarised."""
+        found: dict[Key, dict[str, int]] = {key: {} for key in keys}
+        cells, sums = self.cells, self.sums
+        of_group = {cells.number_of[key]: of_key for key, of_key in found.items()}
+        for group, operation, packed, longest_us in zip(
+            cells.groups or (), cells.operations or (), sums.packed, sums.max_us, strict=True
+        ):
+            if longest_us >= 0 and group in of_group:
+                of_group[group][operation] = packed
         return found
+
+    async def shared_by_groups(self, connection: AsyncConnection) -> Mapping[Key, Shared]:
+        """What the active sites of each group have in common."""
+        facts = await self.memory.facts.facts(connection, self.facts_version, self.matching.cell_of.keys())
+        shared = self.memory.sums.shared(self.cells, self.spans, facts)
+        # A site that was active before adds nothing. That is, as a rule, all of them.
+        if self.grouping.by_release or not self._idle(await self._every_site(connection)).isdisjoint(self._lately):
+            for columns in self.live:
+                shared = merge_shared(shared, shared_of(self.cells, columns, facts))
+        return {self.cells.keys[group]: one for group, one in shared.items()}
 
     async def bins_of_sites(self, connection: AsyncConnection, site_ids: Collection[int]) -> Mapping[int, int]:
         """The histogram of each of these sites, in the releases that count; for few sites."""
-        found: dict[int, int] = defaultdict(int)
-        release_of = self.release_of
-        for columns in self.columns:
-            for site_id in site_ids:
-                for position in columns.positions_of(site_id):
-                    if release_of is None or columns.release_at(position) in release_of:
-                        found[site_id] += columns.bins_at(position)
+        found = self._bins_in_spans(site_ids)
         in_buckets = await read_bins(connection, self.parts.buckets, list(site_ids))
         for (site_id, release_id), bins in in_buckets.items():
-            if release_of is None or release_id in release_of:
+            if self.release_of is None or release_id in self.release_of:
                 found[site_id] += bins
+        return found
+
+    def _bins_in_spans(self, site_ids: Collection[int]) -> dict[int, int]:
+        found: dict[int, int] = defaultdict(int)
+        release_of = self.release_of
+        for columns in self.spans:
+            ids = columns.site_ids
+            for position in columns.positions_of(site_ids):
+                if release_of is None or columns.release_at(position) in release_of:
+                    found[ids[position]] += columns.bins_at(position)
         return found
 
     async def bins_of_groups(
@@ -173,69 +187,101 @@ class Scope:
     ) -> Mapping[Key, int]:
         """The histogram of each group (of these, where given)."""
         found: dict[Key, int] = defaultdict(int)
-        wanted = None if keys is None else self.sites_of(keys)
-        if wanted is not None and len(wanted) <= FEW_SITES and not self.grouping.by_release:
-            for site_id, bins in (await self.bins_of_sites(connection, wanted)).items():
-                found[self.group_of[site_id]] += bins
-            return found
-        # By the bin they begin at: adding is quicker than moving each to where it belongs.
-        beginning_at: list[dict[Any, int]] = [{} for _ in BIN_COLUMNS]
-        group_of, release_of, by_release = self.group_of.get, self.release_of, self.grouping.by_release
-        for columns in self.columns:
-            for site_id, release_id, bins, first in columns.histograms():
-                key = group_of(site_id)
-                if key is None or (release_of is not None and release_id not in release_of):
-                    continue
-                unit = release_id if by_release else key
-                of_unit = beginning_at[first]
-                of_unit[unit] = of_unit.get(unit, 0) + bins
-        for first, of_unit in enumerate(beginning_at):
-            for unit, bins in of_unit.items():
-                found[self.key_of_release(unit) if by_release else unit] += bins << LANE_BITS * first
-        for key, bins in await self._bins_of_buckets(connection):
-            found[key] += bins
+        key_of = self.matching.key_of
+        wanted = None
+        if keys is not None and self.cells.groups is None and len(of_keys := self.sites_of(keys)) <= FEW_SITES:
+            wanted = of_keys
+            for site_id, bins in self._bins_in_spans(wanted).items():
+                found[key_of(site_id)] += bins
+        else:
+            found.update(zip(self.cells.keys, self.memory.sums.bins(self.cells, self.spans), strict=True))
+        if self.cells.groups is None and (wanted is None or len(wanted) <= _FEW_BINS):
+            of_sites = _few(self.filters, self.matching) if wanted is None else sorted(wanted)
+            for (site_id, release_id), bins in (await read_bins(connection, self.parts.buckets, of_sites)).items():
+                if site_id in self.matching.cell_of and (self.release_of is None or release_id in self.release_of):
+                    found[key_of(site_id)] += bins
+        else:
+            for key, bins in await self._bins_by_group(connection, wanted):
+                found[key] += bins
         return found
 
-    async def _bins_of_buckets(self, connection: AsyncConnection) -> list[tuple[Key, int]]:
-        """Of the groups of what is in no span, some more than once. Where few groups have all sites, they are added up
-        in the database: it would take longer to hand out 86 columns of each site."""
-        if not self.grouping.has_few_groups:
-            in_buckets = await read_bins(connection, self.parts.buckets, _few(self.filters, self.group_of))
-            return [
-                (self.group_of[site_id], bins)
-                for (site_id, release_id), bins in in_buckets.items()
-                if site_id in self.group_of and (self.release_of is None or release_id in self.release_of)
-            ]
-        found: list[tuple[Key, int]] = []
-        columns = len(self.grouping.columns)
+    async def _bins_by_group(
+        self, connection: AsyncConnection, site_ids: Collection[int] | None
+    ) -> list[tuple[Key, int]]:
+        """Of what is in no span, added up in the database: it would take longer to hand out 86 columns of each site.
+        `site_ids`, where given, are the only ones; some groups come more than once."""
+        if site_ids is None and self.filters.narrows_sites:
+            site_ids = self.matching.cell_of
+        conditions, parameters = ["hotspots.status <> 'ignored'"], []
+        if site_ids is not None:
+            conditions, parameters = [among(connection, "site_id")], [site_list(connection, site_ids)]
+        if self.filters.release:
+            parameters.append(site_list(connection, self.release_of or ()))
+            conditions.append(among(connection, "release_id", parameter=len(parameters)))
+        grouping = self.grouping
+        joins = grouping.joins if "hotspots" in grouping.joins else f"{_JOIN_HOTSPOTS} {grouping.joins}"
+        found = []
         for some in self.parts.buckets:
-            bucket_s = some.resolution.histograms.c.bucket_s
-            statement = _bins_by_group(some.resolution, self.grouping).where(
-                bucket_s >= some.start_s, bucket_s < some.end_s, *self.filters.site_conditions()
+            rows = await fetch(
+                connection,
+                f"SELECT {grouping.key_text}, {_BIN_SUMS} FROM {some.resolution.histograms.name} "  # noqa: S608 no value
+                f"JOIN sites ON sites.id = site_id {joins} WHERE {some.where()} AND {' AND '.join(conditions)} "
+                f"GROUP BY {grouping.key_text}",
+                parameters,
             )
-            condition = self.filters.release_condition(some.resolution.histograms.c.release_id)
-            if condition is not None:
-                statement = statement.where(condition)
-            rows = (await connection.execute(statement)).all()
-            found += [(tuple(row[:columns]), pack_bins(row[columns:])) for row in rows]
+            key_columns = len(grouping.columns)
+            found += [(tuple(row[:key_columns]), pack_bins(row[key_columns:])) for row in rows]
         return found
 
     def active_sites(self) -> Set[int]:
         """Those of `by_site`."""
-        group_of, release_of = self.group_of, self.release_of
+        return self.memory.sums.active(self.cells, self.spans) | self._lately
+
+    async def inactive_sites(self, connection: AsyncConnection) -> Set[int]:
+        """All sites there are but those."""
+        idle = self._idle(await self._every_site(connection))
+        return idle - self._lately if idle else idle
+
+    @cached_property
+    def _lately(self) -> Set[int]:
+        """Those active in what is in no span."""
+        return frozenset().union(*[active_of(self.cells, columns) for columns in self.live])
+
+    def _idle(self, every_site: Set[int]) -> Set[int]:
+        """Those not active in spans."""
+        return self.memory.sums.inactive(self.cells, self.spans, every_site)
+
+    async def _every_site(self, connection: AsyncConnection) -> Set[int]:
+        return await self.memory.facts.every_site(connection, self.facts_version)
+
+    async def active_sites_of_groups(
+        self, connection: AsyncConnection, keys: Collection[Key]
+    ) -> Mapping[Key, Collection[int]]:
+        """Those of `by_site` in these groups; not where releases are told apart."""
+        inactive = await self.inactive_sites(connection)
+        number_of, sites_of = self.matching.number_of, self.matching.sites_of_each
+        return {key: [site_id for site_id in sites_of[number_of[key]] if site_id not in inactive] for key in keys}
+
+    def key_of_release(self, release_id: int) -> Key:
+        """Grouping by release: the group of one that counts."""
+        return ((self.release_of or {})[release_id],)
+
+    def active_releases(self) -> set[int]:
+        """Those of `by_release`."""
+        matching, release_of = self.matching.cell_of, self.release_of or {}
         return {
-            site_id
+            release_id
             for columns in self.columns
             for site_id, release_id in zip(columns.site_ids, columns.releases(), strict=True)
-            if site_id in group_of and (release_of is None or release_id in release_of)
+            if site_id in matching and release_id in release_of
         }
 
     def sites_of(self, keys: Collection[Key]) -> Set[int]:
         """All matching sites that may belong to these groups, whether active or not."""
         if self.grouping.by_release:
-            return self.group_of.keys()
-        wanted = set(keys)
-        return {site_id for site_id, key in self.group_of.items() if key in wanted}
+            return self.matching.cell_of.keys()
+        number_of = self.matching.number_of
+        return self.matching.sites_of([number_of[key] for key in keys])
 
 
 async def open_scope(
@@ -251,54 +297,44 @@ async def open_scope(
 ) -> Scope:
     """The scope as this transaction sees the store; with `by_release`, releases can be told apart in it."""
     facts_version = await memory.facts.version(connection)
-    group_of = await memory.facts.groups(connection, facts_version, filters, grouping)
+    matching = cells = await memory.facts.cells(connection, facts_version, filters, grouping)
     release_of = None
     if by_release or grouping.by_release or filters.release:
         release_of = await _releases(connection, filters)
-    listed = await load_listed(connection, *days_around(window.since_s, window.until_s))
-    parts = cover(window.since_s, window.until_s, window.resolution, listed, now_s, horizons)
-    live = await read_counters(connection, parts.buckets, _few(filters, group_of))
-    if release_of is None:
-        live = live.of_any_release()
+        if grouping.by_release or filters.release:
+            cells = memory.sums.in_releases(matching, release_of, by_release=grouping.by_release)
+    listed = await memory.spans.listed(connection, *days_around(window.since_s, window.until_s))
+    parts = memory.spans.cover(window.since_s, window.until_s, window.resolution, listed, now_s, horizons)
+    live = [
+        Columns.of_rows(rows, by_release=release_of is not None)
+        for rows in await read_counter_rows(connection, parts.buckets, _few(filters, matching))
+    ]
     spans = await memory.spans.totals(connection, parts.spans, listed, by_release=release_of is not None)
     return Scope(
         window,
         filters,
         grouping,
         facts_version,
-        group_of,
+        matching,
+        cells,
         release_of,
         memory,
         listed,
         parts,
-        [*spans, Columns.of(live, by_release=release_of is not None)],
+        spans,
+        live,
         now_s,
         horizons,
     )
 
 
-def _few(filters: Filters, group_of: Mapping[int, Key]) -> list[int] | None:
-    return sorted(group_of) if filters.narrows_sites and len(group_of) <= FEW_SITES else None
+def _few(filters: Filters, matching: Cells) -> list[int] | None:
+    return sorted(matching.cell_of) if filters.narrows_sites and len(matching.cell_of) <= FEW_SITES else None
 
 
 async def _releases(connection: AsyncConnection, filters: Filters) -> Mapping[int, str]:
-    statement = select(releases.c.id, releases.c.name)
     condition = filters.release_condition(releases.c.id)
-    if condition is not None:
-        statement = statement.where(condition)
+    if condition is None:
+        return dict(await fetch(connection, "SELECT id, name FROM releases"))
+    statement = select(releases.c.id, releases.c.name).where(condition)
     return dict(tuple(row) for row in await connection.execute(statement))
-
-
-@lru_cache
-def _bins_by_group(resolution: Resolution, grouping: Grouping) -> Select[Any]:
-    """The key and the bins of each group; putting 86 columns together takes as long as adding them up."""
-    histograms = resolution.histograms
-    source = histograms.join(sites, sites.c.id == histograms.c.site_id).join(
-        hotspots, hotspots.c.id == sites.c.hotspot_id
-    )
-    if grouping.by_service:
-        source = source.join(services, services.c.id == sites.c.service_id)
-    if grouping.by_release:
-        source = source.join(releases, releases.c.id == histograms.c.release_id)
-    sums = [cast(func.sum(histograms.c[name]), BigInteger) for name in BIN_COLUMNS]
-    return select(*grouping.columns, *sums).select_from(source).group_by(*grouping.columns)

@@ -9,14 +9,26 @@ Written and read on the event loop's thread only. What it gives out is shared: n
 """
 
 from collections import OrderedDict
-from collections.abc import Collection, Hashable, Iterable, Sequence
-from typing import Final, TypeVar
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiocop_collector.queries.columns import Columns
 from aiocop_collector.store.buckets import read_presence
-from aiocop_collector.store.spans import MINUTE_S, Listed, Span, load_packed, load_packed_presence
+from aiocop_collector.store.reading import fetch
+from aiocop_collector.store.schema import Resolution
+from aiocop_collector.store.spans import (
+    MINUTE_S,
+    Cover,
+    Listed,
+    Span,
+    cover,
+    listed_of,
+    load_packed,
+    load_packed_presence,
+    read_listed,
+)
 from aiocop_collector.store.totals import AgentBits, Presence, Totals
 
 _LONG_S: Final = 3600
@@ -24,6 +36,9 @@ _LONG_S: Final = 3600
 
 _MOST_ENTRIES: Final = 100_000
 """Sites remembered, of all that is remembered together: some 240 bytes each."""
+
+_MOST_LISTINGS: Final = 16
+"""Of days, and covers of windows, that are remembered: a thousand spans each at most."""
 
 _MOST_AGENTS: Final = 200_000
 """Bits given out before all presence is forgotten: agents come and go."""
@@ -40,6 +55,43 @@ class SpanMemory:
         self._known: OrderedDict[Hashable, tuple[object, int]] = OrderedDict()
         self._entries = 0
         self._bits = AgentBits()
+        self._listings: OrderedDict[tuple[int, int], tuple[Sequence[Any], Listed]] = OrderedDict()
+        self._covers: OrderedDict[Hashable, tuple[Listed, Cover]] = OrderedDict()
+
+    async def listed(self, connection: AsyncConnection, since_s: int, until_s: int) -> Listed:
+        """The spans inside [since_s, until_s) that may be read, as this transaction sees them. Not to be changed."""
+        rows = await read_listed(connection, since_s, until_s)
+        known = self._listings.get((since_s, until_s))
+        if known is None or known[0] != rows:
+            known = (rows, listed_of(rows))
+            self._listings[since_s, until_s] = known
+        self._listings.move_to_end((since_s, until_s))
+        while len(self._listings) > _MOST_LISTINGS:
+            self._listings.popitem(last=False)
+        return known[1]
+
+    def cover(
+        self,
+        since_s: int,
+        until_s: int,
+        finest: Resolution,
+        listed: Listed,
+        now_s: float,
+        horizons: Mapping[int, int],
+        *,
+        shortest_s: int = 0,
+    ) -> Cover:
+        """As `cover` of spans that are at least so long. `listed` are those of this memory."""
+        key = (since_s, until_s, finest.seconds, now_s // MINUTE_S, frozenset(horizons.items()), shortest_s)
+        known = self._covers.get(key)
+        if known is None or known[0] is not listed:
+            usable = {span: version for span, version in listed.items() if span.span_s >= shortest_s}
+            known = (listed, cover(since_s, until_s, finest, usable, now_s, horizons))
+            self._covers[key] = known
+        self._covers.move_to_end(key)
+        while len(self._covers) > _MOST_LISTINGS:
+            self._covers.popitem(last=False)
+        return known[1]
 
     async def totals(
         self, connection: AsyncConnection, spans: Iterable[Span], listed: Listed, *, by_release: bool
@@ -125,11 +177,12 @@ class SpanMemory:
         days = tuple(sorted(days_s))
         if not days:
             return past
-        counted = await connection.exec_driver_sql(
-            f"SELECT count(*) FROM presence WHERE day_s IN ({', '.join(map(str, days))})"  # noqa: S608 integers
+        ((counted,),) = await fetch(
+            connection,
+            f"SELECT count(*) FROM presence WHERE day_s IN ({', '.join(map(str, days))})",  # noqa: S608 integers
         )
         # Rows are only ever added to a day, so as many as there were are the same ones.
-        key = ("presence to", _versions(sorted(spans, reverse=True), listed), days, counted.scalar_one())
+        key = ("presence to", _versions(sorted(spans, reverse=True), listed), days, counted)
         known = self._recall(key, Presence)
         if known is None or known.bits is not past.bits:
             known = past.copy()

@@ -8,9 +8,13 @@ from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from aiocop_collector.store.reading import fetch
 from aiocop_collector.store.schema import BIN_COLUMNS
 from aiocop_collector.store.spans import Buckets
 from aiocop_collector.store.totals import SiteRelease, Totals, pack_bins
+
+_FEW_BUCKETS: Final = 3
+"""Up to here buckets are read one by one: their rows are in order, and summing them takes the database longer."""
 
 _COUNTERS: Final = ('"count"', "slow_count", "blocked_us", "max_us")
 
@@ -20,11 +24,18 @@ def site_list(connection: AsyncConnection, site_ids: Iterable[int]) -> list[int]
     return list(site_ids) if connection.dialect.name == "postgresql" else f"[{','.join(map(str, site_ids))}]"
 
 
-def among(connection: AsyncConnection, column: str) -> str:
-    """SQL text: that the column is one of the sites of the only parameter."""
+def among(connection: AsyncConnection, column: str, *, parameter: int = 1) -> str:
+    """SQL text: that the column is one of those of the parameter with this number, which is a `site_list`."""
     if connection.dialect.name == "postgresql":
-        return f"{column} = ANY($1)"
-    return f"{column} IN (SELECT value FROM json_each(?1))"  # noqa: S608 see above
+        return f"{column} = ANY(${parameter}::bigint[])"
+    return f"{column} IN (SELECT value FROM json_each(?{parameter}))"  # noqa: S608 see above
+
+
+def not_among(connection: AsyncConnection, column: str) -> str:
+    """SQL text: that it is none of those of the only parameter."""
+    if connection.dialect.name == "postgresql":
+        return f"{column} <> ALL($1::bigint[])"
+    return f"{column} NOT IN (SELECT value FROM json_each(?1))"  # noqa: S608 see above
 
 
 async def read_totals(connection: AsyncConnection, buckets: Iterable[Buckets]) -> Totals:
@@ -44,12 +55,23 @@ async def read_counters(
     return totals
 
 
+async def read_counter_rows(
+    connection: AsyncConnection, buckets: Iterable[Buckets], site_ids: Sequence[int] | None = None
+) -> list[Sequence[Any]]:
+    """Rows (site_id, release_id, count, slow_count, blocked_us, max_us) that add up to the buckets, in parts: each in
+    the order of the first two. `site_ids`, where given, are the only sites."""
+    return [
+        await _rows(connection, some, some.resolution.rollups.name, _COUNTERS, site_ids, ordered=True)
+        for some in _one_by_one(buckets)
+    ]
+
+
 async def read_bins(
     connection: AsyncConnection, buckets: Iterable[Buckets], site_ids: Sequence[int] | None = None
 ) -> dict[SiteRelease, int]:
     """Bins alone (totals.py). `site_ids`, where given, are the only sites."""
     found: dict[SiteRelease, int] = {}
-    for some in buckets:
+    for some in _one_by_one(buckets):
         for site_id, release_id, *bins in await _rows(
             connection, some, some.resolution.histograms.name, BIN_COLUMNS, site_ids
         ):
@@ -58,8 +80,26 @@ async def read_bins(
     return found
 
 
+def _one_by_one(buckets: Iterable[Buckets]) -> list[Buckets]:
+    """Each by itself, where they are few."""
+    parts: list[Buckets] = []
+    for some in buckets:
+        starts_s = some.starts_s
+        if len(starts_s) <= _FEW_BUCKETS:
+            parts += [Buckets(some.resolution, start_s, start_s + some.resolution.seconds) for start_s in starts_s]
+        else:
+            parts.append(some)
+    return parts
+
+
 async def _rows(
-    connection: AsyncConnection, buckets: Buckets, table: str, columns: Sequence[str], site_ids: Sequence[int] | None
+    connection: AsyncConnection,
+    buckets: Buckets,
+    table: str,
+    columns: Sequence[str],
+    site_ids: Sequence[int] | None,
+    *,
+    ordered: bool = False,
 ) -> Sequence[Any]:
     """(site_id, release_id, sums of columns …)."""
     conditions = buckets.where()
@@ -74,7 +114,9 @@ async def _rows(
     else:
         sums = ", ".join(map(_sum, columns))
         statement = f"SELECT site_id, release_id, {sums} FROM {table} WHERE {conditions} GROUP BY site_id, release_id"  # noqa: S608 see above
-    return (await connection.exec_driver_sql(statement, parameters)).all()
+    if ordered:
+        statement += " ORDER BY site_id, release_id"
+    return await fetch(connection, statement, parameters)
 
 
 def _sum(column: str) -> str:
@@ -84,7 +126,11 @@ def _sum(column: str) -> str:
 async def read_presence(
     connection: AsyncConnection, days_s: Iterable[int], site_ids: Sequence[int] | None = None
 ) -> Sequence[Any]:
-    """(site_id, service_id, agent_id): who saw what on these days. `site_ids`, where given, are the only sites."""
+    """(site_id, service_id, agent ids with commas between): who saw what on each of these days, in any order.
+    `site_ids`, where given, are the only sites.
+
+    As one text a site, for `Presence.add`: sites of a service have few different ones.
+    """
     days = ", ".join(map(str, sorted(days_s)))
     if not days:
         return []
@@ -93,8 +139,12 @@ async def read_presence(
     if site_ids is not None:
         conditions += f" AND {among(connection, 'p.site_id')}"
         parameters = (site_list(connection, site_ids),)
-    statement = (
-        "SELECT p.site_id, s.service_id, p.agent_id FROM presence AS p JOIN sites AS s ON s.id = p.site_id "  # noqa: S608 see above
-        f"WHERE {conditions}"
+    together = "string_agg(p.agent_id, ',')" if connection.dialect.name == "postgresql" else "group_concat(p.agent_id)"
+    # The order of the primary key: nothing is sorted.
+    return await fetch(
+        connection,
+        f"SELECT seen.site_id, s.service_id, seen.agents FROM (SELECT p.site_id, {together} AS agents "  # noqa: S608 see above
+        f"FROM presence AS p WHERE {conditions} GROUP BY p.day_s, p.site_id) AS seen "
+        "JOIN sites AS s ON s.id = seen.site_id",
+        parameters,
     )
-    return (await connection.exec_driver_sql(statement, parameters)).all()

@@ -6,10 +6,10 @@ afterwards in batches: a question that reads no bucket before the horizon never 
 
 from collections.abc import Mapping
 
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiocop_collector.store import schema
+from aiocop_collector.store.reading import fetch
 from aiocop_collector.store.statements import LARGEST, Statements
 
 Horizons = Mapping[int, int]
@@ -18,8 +18,7 @@ Horizons = Mapping[int, int]
 
 async def load_horizons(connection: AsyncConnection) -> Horizons:
     """As this connection's transaction sees them."""
-    found = await connection.execute(select(schema.horizons.c.resolution_s, schema.horizons.c.from_s))
-    return {row.resolution_s: row.from_s for row in found}
+    return dict(await fetch(connection, "SELECT resolution_s, from_s FROM horizons"))
 
 
 async def raise_horizon(connection: AsyncConnection, resolution: schema.Resolution, from_s: int) -> None:

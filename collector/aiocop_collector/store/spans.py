@@ -9,12 +9,13 @@ version holds need not read it again.
 """
 
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from aiocop_collector.store.reading import fetch
 from aiocop_collector.store.schema import RESOLUTIONS, Resolution
 
 _MINUTE, _HOUR, _DAY = RESOLUTIONS
@@ -86,9 +87,11 @@ def cover(
     """The fewest spans and buckets that make up [since_s, until_s) exactly; both must be edges of `finest` buckets.
 
     Of today and yesterday shorter ones than `finest` may be taken too, where `horizons` do not say that they are
-    deleted: the bucket of a day that is not over would be read site by site.
+    deleted: the bucket of a day that is not over would be read site by site. What is to come, as a rule nothing, is
+    apart from the last minutes.
     """
     recent_s = now_s - now_s % DAY_S - DAY_S
+    coming_s = int(-(-now_s // MINUTE_S)) * MINUTE_S
 
     def shortest_s(at_s: int) -> int:
         for resolution in RESOLUTIONS if at_s >= recent_s else ():
@@ -111,7 +114,7 @@ def cover(
         next_s = starts[following] if following < len(starts) else until_s
         resolution = _coarsest_bucket(at_s, min(until_s, next_s), until_s, shortest_s(at_s))
         end_s = at_s + resolution.seconds
-        if buckets and buckets[-1].resolution is resolution and buckets[-1].end_s == at_s:
+        if buckets and buckets[-1].resolution is resolution and buckets[-1].end_s == at_s != coming_s:
             buckets[-1] = Buckets(resolution, buckets[-1].start_s, end_s)
         else:
             buckets.append(Buckets(resolution, at_s, end_s))
@@ -143,10 +146,20 @@ def _coarsest_bucket(at_s: int, next_s: int, until_s: int, finest_s: int) -> Res
 
 async def load_listed(connection: AsyncConnection, since_s: int, until_s: int) -> dict[Span, int]:
     """The spans inside [since_s, until_s) that may be read, as this connection's transaction sees them."""
-    rows: Iterable[Any] = await connection.exec_driver_sql(
+    return listed_of(await read_listed(connection, since_s, until_s))
+
+
+async def read_listed(connection: AsyncConnection, since_s: int, until_s: int) -> Sequence[Any]:
+    """The same as rows, for `listed_of`."""
+    return await fetch(
+        connection,
         "SELECT span_s, bucket_s, version FROM summed "  # noqa: S608 integers
-        f"WHERE bucket_s >= {since_s:d} AND bucket_s + span_s <= {until_s:d} AND ready = 1"
+        f"WHERE bucket_s >= {since_s:d} AND bucket_s + span_s <= {until_s:d} AND ready = 1",
     )
+
+
+def listed_of(rows: Iterable[Any]) -> dict[Span, int]:
+    """What `read_listed` read."""
     return {Span(span_s, start_s): version for span_s, start_s, version in rows}
 
 
@@ -163,8 +176,9 @@ async def load_packed_presence(connection: AsyncConnection, spans: Collection[Sp
 async def _load(connection: AsyncConnection, column: str, spans: Collection[Span]) -> Mapping[Span, bytes]:
     if not spans:
         return {}
-    rows: Iterable[Any] = await connection.exec_driver_sql(
-        f"SELECT span_s, bucket_s, {column} FROM summed_totals WHERE {these(spans)}"  # noqa: S608 integers
+    rows = await fetch(
+        connection,
+        f"SELECT span_s, bucket_s, {column} FROM summed_totals WHERE {these(spans)}",  # noqa: S608 integers
     )
     return {Span(span_s, start_s): packed for span_s, start_s, packed in rows}
 

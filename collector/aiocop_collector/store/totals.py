@@ -28,6 +28,7 @@ SiteRelease = tuple[int, int]
 ANY_RELEASE: Final = 0
 
 LANE_BITS: Final = 64
+COUNT, SLOW_COUNT, BLOCKED_US = range(3)
 _FIRST_BIN_BIT: Final = 3 * LANE_BITS
 _LANE: Final = (1 << LANE_BITS) - 1
 _COUNTERS: Final = (1 << _FIRST_BIN_BIT) - 1
@@ -42,7 +43,13 @@ def counters_of(packed: int) -> tuple[int, int, int]:
 
 
 def blocked_us_of(packed: int) -> int:
-    return packed >> 2 * LANE_BITS & _LANE
+    return packed >> BLOCKED_US * LANE_BITS & _LANE
+
+
+def lane_of(packed: Iterable[int], lane: int) -> list[int]:
+    """One of the counters of each."""
+    shift = lane * LANE_BITS
+    return [one >> shift & _LANE for one in packed]
 
 
 def split_packed(packed: int) -> tuple[int, int]:
@@ -166,16 +173,24 @@ class Presence:
     """By site."""
     service_of: dict[int, int] = field(default_factory=dict)
     """By site."""
+    mark: object = field(default_factory=object, compare=False)
+    """Stands for this object as it is once it is not changed any more: what is remembered of it goes by that."""
 
     def copy(self) -> "Presence":
         return Presence(self.bits, dict(self.seen_by), dict(self.service_of))
 
     def add(self, rows: Iterable[tuple[int, int, str]]) -> None:
-        """Add rows of (site_id, service_id, agent_id)."""
+        """Add rows of (site_id, service_id, agent ids with commas between)."""
         seen_by, service_of = self.seen_by, self.service_of
-        for site_id, service_id, agent_id in rows:
-            numbers = self.bits.of(service_id)
-            seen_by[site_id] = seen_by.get(site_id, 0) | 1 << numbers.setdefault(agent_id, len(numbers))
+        known: dict[tuple[int, str], int] = {}
+        for site_id, service_id, agents in rows:
+            bits = known.get((service_id, agents))
+            if bits is None:
+                numbers, bits = self.bits.of(service_id), 0
+                for agent_id in agents.split(","):
+                    bits |= 1 << numbers.setdefault(agent_id, len(numbers))
+                known[service_id, agents] = bits
+            seen_by[site_id] = seen_by.get(site_id, 0) | bits
             service_of[site_id] = service_id
 
     def to_bytes(self) -> bytes:

@@ -1,0 +1,122 @@
+"""What is added up for a question, numbered: sums are lists by number, which are copied and added without a loop.
+
+A cell is a group of sites, or, where a group has many sites, those of one operation: so a row with its operations is
+made of few numbers, and not of thousands of sites.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from functools import cached_property
+from operator import add
+from typing import Final
+
+from aiocop_collector.queries.columns import Columns
+from aiocop_collector.queries.groupings import Key
+
+_NOT_ACTIVE: Final = -1
+"""The longest freeze in microseconds of what had none."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """The matching sites of a question by cell. Shared: not to be changed."""
+
+    keys: Sequence[Key]
+    """Of each group."""
+    cell_of: Mapping[int, int]
+    """Of each matching site; grouping by release, counted from the first of the release."""
+    groups: Sequence[int] | None = None
+    """The group of each cell. None where they are the same."""
+    operations: Sequence[str] | None = None
+    """Of each cell, where a group may have several: it is summarised then, and its sites are not looked at."""
+    first_of: Mapping[int, int] | None = None
+    """By release that counts: what is added to the cell of a site. None where all count and nothing is added."""
+    mark: object = field(default_factory=object)
+    """Stands for this object: what is remembered goes by it."""
+
+    def __len__(self) -> int:
+        return len(self.keys if self.groups is None else self.groups)
+
+    def group_at(self, cell: int) -> int:
+        """The number of a cell's group."""
+        return cell if self.groups is None else self.groups[cell]
+
+    def key_of(self, site_id: int) -> Key:
+        """The group of a matching site; not where releases are told apart."""
+        cell = self.cell_of[site_id]
+        return self.keys[cell if self.groups is None else self.groups[cell]]
+
+    @cached_property
+    def number_of(self) -> Mapping[Key, int]:
+        """Of each group."""
+        return {key: number for number, key in enumerate(self.keys)}
+
+    @cached_property
+    def sites_of_each(self) -> Sequence[Sequence[int]]:
+        """The matching sites of each group, whether active or not; not where releases are told apart."""
+        found: list[list[int]] = [[] for _ in self.keys]
+        for site_id, cell in self.cell_of.items():
+            found[self.group_at(cell)].append(site_id)
+        return found
+
+    def sites_of(self, groups: Collection[int]) -> Set[int]:
+        """Those of these groups, by number."""
+        if len(groups) == len(self.keys):
+            return self.cell_of.keys()
+        sites = self.sites_of_each
+        return set().union(*[sites[group] for group in groups])
+
+    def entries(self, columns: Columns) -> Iterator[tuple[int, int]]:
+        """The position of each entry of the columns that counts, and its cell."""
+        cell_of, first_of = self.cell_of.get, self.first_of
+        if first_of is None:
+            return ((at, cell) for at, cell in enumerate(map(cell_of, columns.site_ids)) if cell is not None)
+        return (
+            (at, cell + first)
+            for at, (cell, first) in enumerate(
+                zip(map(cell_of, columns.site_ids), map(first_of.get, columns.releases()), strict=True)
+            )
+            if cell is not None and first is not None
+        )
+
+
+@dataclass(slots=True)
+class Sums:
+    """What cells, or groups, add up to, by number."""
+
+    packed: list[int]
+    """Counters, see totals.py."""
+    max_us: list[int]
+    """The longest freeze; less than zero where there was nothing at all."""
+
+    @classmethod
+    def nothing(cls, numbers: int) -> "Sums":
+        return cls([0] * numbers, [_NOT_ACTIVE] * numbers)
+
+    def add(self, columns: Columns, cells: Cells) -> None:
+        """Add what counts of the columns, by cell."""
+        packed, max_us = self.packed, self.max_us
+        counters, longest = columns.counters, columns.max_us
+        for at, cell in cells.entries(columns):
+            packed[cell] += counters[at]
+            if longest[at] > max_us[cell]:
+                max_us[cell] = longest[at]
+
+    def plus(self, other: "Sums") -> "Sums":
+        return Sums(list(map(add, self.packed, other.packed)), list(map(max, self.max_us, other.max_us)))
+
+    def copy(self) -> "Sums":
+        return Sums(self.packed.copy(), self.max_us.copy())
+
+    def by_group(self, cells: Cells) -> "Sums":
+        """Those of cells by group."""
+        if cells.groups is None:
+            return self
+        found = Sums.nothing(len(cells.keys))
+        packed, max_us = found.packed, found.max_us
+        for group, of_cell, longest_us in zip(cells.groups, self.packed, self.max_us, strict=True):
+            if longest_us >= 0:
+                packed[group] += of_cell
+                if longest_us > max_us[group]:
+                    max_us[group] = longest_us
+        return found
