@@ -20,6 +20,8 @@ from aiocop_wire.light_typing import NamedTuple
 
 _SHORTEST_NS: Final = 1_000_000
 _MAX_PAUSES: Final = 16
+_MAX_INSIDE: Final = 8
+"""Frames that are looked at of what runs inside a collection."""
 
 
 class Pause(NamedTuple):
@@ -73,10 +75,7 @@ class GarbagePauses:
         began_ns = self._began_ns
         now_ns = perf_counter_ns()
         if began_ns and now_ns - began_ns >= _SHORTEST_NS:
-            # The thread that collects may have entered the callback.
             frame = current_frames().get(self._ident)
-            while frame is not None and frame.f_globals is _GLOBALS:
-                frame = frame.f_back
             if frame is not None and not self._is_explicit(frame):
                 pauses.append(Pause(self._ident, began_ns, now_ns))
         return pauses
@@ -90,22 +89,28 @@ class GarbagePauses:
         ended_ns = perf_counter_ns()
         if not began_ns or ended_ns - began_ns < _SHORTEST_NS:
             return
-        frame = getframe(1)
-        if not self._is_explicit(frame):
+        # Not getframe(1): below the agent's own frame there may be none, where a thread that C code made begins.
+        frame = getframe().f_back
+        if frame is not None and not self._is_explicit(frame):
             pause = Pause(self._ident, began_ns, ended_ns)
             self.pauses.append(pause)
             self._told(pause, frame)
 
-    def _is_explicit(self, frame: FrameType) -> bool:
-        """Whether `frame` called gc.collect(), and did not just allocate something: it is a wrapper of ours (calls.py).
+    def _is_explicit(self, innermost: FrameType) -> bool:
+        """Whether somebody called gc.collect(), by a wrapper of ours (calls.py), and did not just allocate something.
 
-        Only our own frames are looked into: what they hold would live longer otherwise.
+        Further in there may be callbacks and finalisers, which the collector calls. Only our own frames are looked
+        into: what they hold would live longer otherwise.
         """
-        return self._names.kind(frame) == FRAME_AIOCOP and frame.f_locals.get("original") is collect
+        frame: FrameType | None = innermost
+        for _ in range(_MAX_INSIDE):
+            if frame is None:
+                return False
+            if self._names.kind(frame) == FRAME_AIOCOP and frame.f_locals.get("original") is collect:
+                return True
+            frame = frame.f_back
+        return False
 
 
 def _overlap_ns(pause: Pause, since_ns: int) -> int:
     return max(0, pause.ended_ns - max(pause.began_ns, since_ns))
-
-
-_GLOBALS: Final = globals()
