@@ -25,8 +25,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.fleet_store import fill_fleet
-from benchmarks.processes import cpu_seconds
+from benchmarks.processes import cpu_seconds, peak_mib
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.support.collector import CollectorProcess, StreamPeer, make_identity, make_report, make_site, run_collector
 from tests.support.postgres_server import find_binaries, run_postgres
 
@@ -64,22 +65,7 @@ async def build(url: str, options: argparse.Namespace) -> None:
     now_s, started_s = int(time.time()) + 3600 * options.ahead_h, time.perf_counter()
     await fill_fleet(engine, services=options.services, sites=options.sites, days=options.days, now_s=now_s)
     print(f"filled in {time.perf_counter() - started_s:.0f} s", flush=True)
-    started_s, longest_s = time.perf_counter(), 0.0
-    async with engine.connect() as connection:
-        wanted = await missing_spans(connection, timedelta(days=options.days), now_s)
-    async with writing(engine) as connection:
-        claims = await claim_spans(connection, wanted)
-    for claim in claims:
-        async with snapshot(engine) as connection:
-            done = await sum_span(connection, claim, now_s)
-        began_s = time.perf_counter()
-        async with writing(engine) as connection:
-            await finish(connection, done)
-        longest_s = max(longest_s, time.perf_counter() - began_s)
-    took_s = time.perf_counter() - started_s
-    print(
-        f"summed {len(claims)} spans in {took_s:.0f} s, the longest transaction {longest_s * 1000:.0f} ms", flush=True
-    )
+    await sum_spans(engine, options, now_s)
     async with engine.connect() as connection:
         total = calls = 0
         for name in ("rollups_minute", "rollups_hour", "rollups_day", "summed_totals", "presence"):
@@ -96,6 +82,37 @@ async def build(url: str, options: argparse.Namespace) -> None:
     if engine.dialect.name == "postgresql":
         async with engine.connect() as connection:
             await (await connection.execution_options(isolation_level="AUTOCOMMIT")).execute(text("VACUUM ANALYZE"))
+    await engine.dispose()
+
+
+async def sum_spans(engine: AsyncEngine, options: argparse.Namespace, now_s: int) -> None:
+    """All that would be summed by now, and as time goes on: else minutes that are filled ahead are read row by row, as
+    long as they are to come."""
+    started_s, longest_s, spans = time.perf_counter(), 0.0, 0
+    for at_s in range(now_s - 3600 * options.ahead_h, now_s + 1, 600):
+        async with engine.connect() as connection:
+            wanted = await missing_spans(connection, timedelta(days=options.days), at_s)
+        async with writing(engine) as connection:
+            claims = await claim_spans(connection, wanted)
+        for claim in claims:
+            async with snapshot(engine) as connection:
+                done = await sum_span(connection, claim, at_s)
+            began_s = time.perf_counter()
+            async with writing(engine) as connection:
+                await finish(connection, done)
+            longest_s = max(longest_s, time.perf_counter() - began_s)
+        spans += len(claims)
+    took_s = time.perf_counter() - started_s
+    print(f"summed {spans} spans in {took_s:.0f} s, the longest transaction {longest_s * 1000:.0f} ms", flush=True)
+
+
+async def sum_again(url: str, options: argparse.Namespace) -> None:
+    """What an earlier run struck off, and what is still ahead."""
+    engine = open_engine(url)
+    async with engine.connect() as connection:
+        latest_s = (await connection.execute(text("SELECT max(bucket_s) FROM rollups_minute"))).scalar_one() + 60
+    options.ahead_h = max(0, -(-(latest_s - int(time.time())) // 3600))
+    await sum_spans(engine, options, latest_s)
     await engine.dispose()
 
 
@@ -151,14 +168,17 @@ def ask(collector: CollectorProcess, asked: Asked, rounds: int) -> bool:
 
 def measure(name: str, url: str, folder: Path, options: argparse.Namespace) -> None:
     print(f"\n== {name}: {options.services} services, {options.sites} sites, {options.days} days", flush=True)
-    if not options.reuse:
-        asyncio.run(build(url, options))
+    asyncio.run(sum_again(url, options) if options.reuse else build(url, options))
     started_s = time.perf_counter()
     with run_collector(folder, "--database", url) as collector:
         print(f"ready {time.perf_counter() - started_s:.2f} s after its start (Python's own included)", flush=True)
         with ingest(collector, options.agents):
             met = [ask(collector, asked, options.rounds) for asked in questions(few=options.few)]
-        print(f"{sum(met)} of {len(met)} aims met; load of the machine now {os.getloadavg()[0]:.1f}", flush=True)
+        print(
+            f"{sum(met)} of {len(met)} aims met; {peak_mib(collector.pid):.0f} MiB at most; load of the machine now "
+            f"{os.getloadavg()[0]:.1f}",
+            flush=True,
+        )
         collector.stop()
 
 

@@ -49,19 +49,21 @@ async def rank(
     """At most `limit` groups after the cursor. Ties are broken by key, ascending."""
     totals = scope.totals
     keys, packed, max_us = scope.cells.keys, totals.packed, totals.max_us
+    bins = await scope.bins_of_groups(connection) if sort == "p99" else None
+    p99_ms = _p99_of_groups(scope, bins) if bins is not None else []
     if min(max_us, default=0) < 0:
         active = [longest_us >= 0 for longest_us in max_us]
         keys, packed = list(compress(keys, active)), list(compress(packed, active))
         max_us = list(compress(max_us, active))
-    bins = await scope.bins_of_groups(connection) if sort == "p99" else None
+        p99_ms = list(compress(p99_ms, active))
     values: Sequence[int | float]
     if sort == "last_seen":
         last_seen_ms = await last_seen_ms_of(connection, scope)
         values = [last_seen_ms[key] for key in keys]
     elif sort == "max":
         values = max_us
-    elif bins is not None:
-        values = [_p99_ms(bins.get(key, 0), longest_us) for key, longest_us in zip(keys, max_us, strict=True)]
+    elif sort == "p99":
+        values = p99_ms
     else:
         values = lane_of(packed, _LANES[sort])
     ranked = _first(values, keys, order, limit + 1, cursor)
@@ -92,6 +94,19 @@ def _first(
         last = heapq.nsmallest(most, values)[-1]
         ranked = sorted([(value, key) for value, key in pairs if value <= last])
     return [Ranked(key, sign * value) for value, key in ranked[:most]]
+
+
+def _p99_of_groups(scope: Scope, bins: Mapping[Key, int]) -> list[float]:
+    """Of those active in buckets it is worked out, of the others it is that of their spans."""
+    in_spans = scope.memory.sums.of_histograms("p99", _p99_ms, scope.cells, scope.spans)
+    return [
+        known
+        if (of_group := bins.get(key, 0)) == of_spans and longest_us == spans_us
+        else _p99_ms(of_group, longest_us)
+        for key, longest_us, of_spans, spans_us, known in zip(
+            scope.cells.keys, scope.totals.max_us, *in_spans, strict=True
+        )
+    ]
 
 
 def _p99_ms(bins: int, max_us: int) -> float:

@@ -80,6 +80,18 @@ class SumMemory:
             lambda made: _NUMBERS_OF_BINS * len(made),
         )
 
+    def of_histograms(
+        self, name: str, value_of: Callable[[int, int], float], cells: Cells, parts: Sequence[Columns]
+    ) -> tuple[Sequence[int], Sequence[int], Sequence[float]]:
+        """Of each group its histogram, its longest freeze and `value_of` both, which `name` stands for."""
+        bins, max_us = self.bins(cells, parts), self.sums(cells, parts).by_group(cells).max_us
+        key = (name, cells.mark, *[columns.mark for columns in parts])
+        known: list[float] | None = self._recall(key)
+        if known is None:
+            known = list(map(value_of, bins, max_us))
+            self._remember(key, known, len(known))
+        return bins, max_us, known
+
     def shared(self, cells: Cells, parts: Sequence[Columns], facts: Mapping[int, SiteFacts]) -> SharedOf:
         """What the active sites of each group have in common. `facts` are those that the cells were made of."""
         if not parts:
