@@ -194,7 +194,7 @@ def test_sums_are_those_of_all_parts_whatever_is_remembered(first_of):
             entries = [entry for one in chosen for entry in parts[one]]
             assert (sums.packed, sums.max_us) == by_hand(cells, entries)
             active = {entry[0] for entry in entries if entry[0] < 60 and (first_of is None or entry[1] in first_of)}
-            assert memory.active(cells, [made[one] for one in chosen]) == active
+            assert memory.idle(cells, [made[one] for one in chosen]) == set(range(60)) - active
             bins = memory.bins(cells, [made[one] for one in chosen])
             assert list(bins) == bins_by_hand(cells, entries)
             live = Sums.nothing(len(cells))

@@ -4,9 +4,12 @@ A cell is a group of sites, or, where a group has many sites, those of one opera
 made of few numbers, and not of thousands of sites.
 """
 
+from array import array
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from operator import add
 from typing import Final
 
@@ -52,19 +55,24 @@ class Cells:
         return {key: number for number, key in enumerate(self.keys)}
 
     @cached_property
-    def sites_of_each(self) -> Sequence[Sequence[int]]:
-        """The matching sites of each group, whether active or not; not where releases are told apart."""
-        found: list[list[int]] = [[] for _ in self.keys]
-        for site_id, cell in self.cell_of.items():
-            found[self.group_at(cell)].append(site_id)
-        return found
+    def _by_group(self) -> tuple["array[int]", "array[int]"]:
+        """The matching sites, group by group, and where each group begins among them; at last, where all end."""
+        group_of = {site_id: self.group_at(cell) for site_id, cell in self.cell_of.items()}
+        begins = array("q", bytes(8))
+        counted = Counter(group_of.values())
+        begins.extend(accumulate(counted[group] for group in range(len(self.keys))))
+        return array("q", sorted(group_of, key=group_of.__getitem__)), begins
+
+    def sites_at(self, group: int) -> Sequence[int]:
+        """The matching sites of a group, whether active or not; not where releases are told apart."""
+        sites, begins = self._by_group
+        return sites[begins[group] : begins[group + 1]]
 
     def sites_of(self, groups: Collection[int]) -> Set[int]:
         """Those of these groups, by number."""
         if len(groups) == len(self.keys):
             return self.cell_of.keys()
-        sites = self.sites_of_each
-        return set().union(*[sites[group] for group in groups])
+        return set().union(*map(self.sites_at, groups))
 
     def entries(self, columns: Columns) -> Iterator[tuple[int, int]]:
         """The position of each entry of the columns that counts, and its cell."""

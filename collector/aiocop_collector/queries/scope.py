@@ -158,7 +158,7 @@ class Scope:
         facts = await self.memory.facts.facts(connection, self.facts_version, self.matching.cell_of.keys())
         shared = self.memory.sums.shared(self.cells, self.spans, facts)
         # A site that was active before adds nothing. That is, as a rule, all of them.
-        if self.grouping.by_release or not self._idle(await self._every_site(connection)).isdisjoint(self._lately):
+        if self.grouping.by_release or not self._idle_in_spans.isdisjoint(self._lately):
             for columns in self.live:
                 shared = merge_shared(shared, shared_of(self.cells, columns, facts))
         return {self.cells.keys[group]: one for group, one in shared.items()}
@@ -233,34 +233,31 @@ class Scope:
             found += [(tuple(row[:key_columns]), pack_bins(row[key_columns:])) for row in rows]
         return found
 
-    def active_sites(self) -> Set[int]:
-        """Those of `by_site`."""
-        return self.memory.sums.active(self.cells, self.spans) | self._lately
-
-    async def inactive_sites(self, connection: AsyncConnection) -> Set[int]:
-        """All sites there are but those."""
-        idle = self._idle(await self._every_site(connection))
+    @cached_property
+    def idle_sites(self) -> Set[int]:
+        """Matching sites that were not active."""
+        idle = self._idle_in_spans
         return idle - self._lately if idle else idle
+
+    def active_sites(self) -> Set[int]:
+        """Those that were: those of `by_site`."""
+        return self.matching.cell_of.keys() - self.idle_sites
+
+    @property
+    def _idle_in_spans(self) -> Set[int]:
+        return self.memory.sums.idle(self.cells, self.spans)
 
     @cached_property
     def _lately(self) -> Set[int]:
         """Those active in what is in no span."""
         return frozenset().union(*[active_of(self.cells, columns) for columns in self.live])
 
-    def _idle(self, every_site: Set[int]) -> Set[int]:
-        """Those not active in spans."""
-        return self.memory.sums.inactive(self.cells, self.spans, every_site)
-
-    async def _every_site(self, connection: AsyncConnection) -> Set[int]:
-        return await self.memory.facts.every_site(connection, self.facts_version)
-
-    async def active_sites_of_groups(
-        self, connection: AsyncConnection, keys: Collection[Key]
-    ) -> Mapping[Key, Collection[int]]:
+    def active_sites_of_groups(self, keys: Collection[Key]) -> Mapping[Key, Collection[int]]:
         """Those of `by_site` in these groups; not where releases are told apart."""
-        inactive = await self.inactive_sites(connection)
-        number_of, sites_of = self.matching.number_of, self.matching.sites_of_each
-        return {key: [site_id for site_id in sites_of[number_of[key]] if site_id not in inactive] for key in keys}
+        idle, cells = self.idle_sites, self.matching
+        return {
+            key: [site_id for site_id in cells.sites_at(cells.number_of[key]) if site_id not in idle] for key in keys
+        }
 
     def key_of_release(self, release_id: int) -> Key:
         """Grouping by release: the group of one that counts."""

@@ -102,7 +102,7 @@ async def _of_sites(connection: AsyncConnection, scope: Scope, costs: Mapping[Ke
     }
     rest = [key for key in by_site if key not in active]
     if rest:
-        active.update(await scope.active_sites_of_groups(connection, rest))
+        active.update(scope.active_sites_of_groups(rest))
     wanted = [site_id for key in by_site for site_id in active[key]]
     rows = {row[0]: row for row in await _rows(connection, "sites", wanted)} if wanted else {}
     releases_of: dict[Key, tuple[int, int]] = {}
@@ -131,12 +131,14 @@ async def _by_group(connection: AsyncConnection, scope: Scope) -> Mapping[Key, t
     """First and last of each active group, by its sites that were active: added up in the database."""
     grouping = scope.grouping
     condition, parameters = "", []
-    others = await scope.inactive_sites(connection)
-    if len(others) > _FEW_OTHERS:
+    every = await scope.memory.facts.every_site(connection, scope.facts_version)
+    matching, idle = scope.matching.cell_of, scope.idle_sites
+    if len(every) - len(matching) + len(idle) > _FEW_OTHERS:
         condition = f"WHERE {among(connection, 'sites.id')}"
         parameters = [site_list(connection, scope.active_sites())]
-    elif others:
-        condition, parameters = f"WHERE {not_among(connection, 'sites.id')}", [site_list(connection, others)]
+    elif len(every) > len(matching) or idle:
+        condition = f"WHERE {not_among(connection, 'sites.id')}"
+        parameters = [site_list(connection, (every - matching.keys()) | idle)]
     rows = await fetch(
         connection,
         f"SELECT {grouping.key_text}, min(sites.first_seen_ms), max(sites.last_seen_ms) "  # noqa: S608 no value

@@ -11,7 +11,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import reduce
-from operator import add, or_
+from operator import add
 from typing import Any, Final, TypeVar
 
 from aiocop_collector.queries.cells import Cells, Sums
@@ -20,7 +20,7 @@ from aiocop_collector.queries.fact_memory import SiteFacts
 from aiocop_collector.queries.shared_facts import Shared
 from aiocop_collector.store.totals import LANE_BITS, Presence
 
-_MOST_NUMBERS: Final = 250_000
+_MOST_NUMBERS: Final = 150_000
 """Remembered, of all questions together: a sum has two for each cell, of some 50 bytes each."""
 
 _NUMBERS_OF_BINS: Final = 6
@@ -105,19 +105,15 @@ class SumMemory:
             lambda made: _NUMBERS_OF_SHARED * len(made),
         )
 
-    def active(self, cells: Cells, parts: Sequence[Columns]) -> Set[int]:
-        """The sites that were active."""
-        if not parts:
-            return frozenset()
-        return self._sum("active", cells, parts, lambda columns: active_of(cells, columns), or_, len)
-
-    def inactive(self, cells: Cells, parts: Sequence[Columns], every: Set[int]) -> Set[int]:
-        """Those of every site that were not. `every` are all there are, of the state of facts that the cells are of."""
-        key = ("inactive", cells.mark, *[columns.mark for columns in parts])
-        known: Set[int] | None = self._recall(key)
+    def idle(self, cells: Cells, parts: Sequence[Columns]) -> Set[int]:
+        """The matching sites that were not active."""
+        key = ("idle", cells.mark, *[columns.mark for columns in parts])
+        known: set[int] | None = self._recall(key)
         if known is None:
-            known = every - self.active(cells, parts)
-            self._remember(key, known, len(known))
+            known = set(cells.cell_of)
+            for columns in parts:
+                known -= active_of(cells, columns)
+            self._remember(key, known, len(known) + 1)
         return known
 
     def seen_by(self, cells: Cells, presence: Presence) -> SeenBy:
