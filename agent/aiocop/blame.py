@@ -210,6 +210,7 @@ class Blame(LoopThreads):
     def _give(self, thread: LoopThread, site: Site, blocked_ns: int) -> None:
         if site.rule is not None:
             site.rule.matches += 1
+            thread.allowed_ns += blocked_ns
             return
         counters = thread.counters(site, self.aggregate.other)
         if counters.slice_started_ns == thread.started_ns and counters.slice_count:

@@ -345,12 +345,12 @@ class Slices(Blame):
             if self.allowing_used:
                 self.allow_since(allowed_since_ns(context))
             if thread.allowed_ns:
-                thread.credited_ns += thread.allowed_ns
-                elapsed_ns -= thread.allowed_ns
                 thread.nested_ns -= thread.allowed_ns
+                elapsed_ns = _without_allowed(thread, elapsed_ns)
             overrun = None
             if elapsed_ns >= self.threshold_ns:
                 overrun = self._account(thread, elapsed_ns, callback, context, before)
+                elapsed_ns = _without_allowed(thread, elapsed_ns)
             thread.credited_ns += thread.nested_ns if overrun is None else elapsed_ns
             if self.events.wanted and (thread.calls or overrun is not None):
                 # The slice is over: what blocks in the users' own code from here on is nobody's.
@@ -377,23 +377,32 @@ class Slices(Blame):
         callback: Any,
         context: Context | None,
         before: dict[str, Any] | None,
-    ) -> Overrun:
-        """Account for a slice above the threshold: find whose the time was that no wrapper measured, and ship it."""
+    ) -> Overrun | None:
+        """Account for a slice above the threshold: find whose the time was that no wrapper measured, and ship it.
+
+        None where it is not above it without what was allowed, which is in the thread's `allowed_ns` then.
+        """
         ended = Moment(perf_counter_ns(), thread.clock.read())
         samples = [sample for sample in thread.samples if sample.started_ns == thread.started_ns]
         cpu_ns = -1
         if samples and samples[0].times is not None and ended.times is not None:
             cpu_ns = ended.times.cpu_ns - samples[0].times.cpu_ns
         starved = self._starved_ns(thread, ended, elapsed_ns)
-        thread.starved_ns += starved
-        waiting = waiting_in(_get_running_loop())
-        thread.health.froze(elapsed_ns - thread.counted_ns, starved, waiting)
         # What the host took is nobody's fault: without it the slice may not be slow at all.
         slow = elapsed_ns - starved >= self.threshold_ns
         if slow:
             rest_ns = elapsed_ns - thread.nested_ns - max(0, starved - thread.excused_ns)
             rest_ns -= self._blame_holder_of_rest(thread, ended, rest_ns, thread.nested_ns)
             self._attribute_unmeasured(thread, rest_ns, elapsed_ns, ended, samples, callback)
+            elapsed_ns -= thread.allowed_ns
+            slow = elapsed_ns - starved >= self.threshold_ns
+        thread.note(ended)
+        if elapsed_ns < self.threshold_ns:
+            return None
+        thread.starved_ns += starved
+        waiting = waiting_in(_get_running_loop())
+        thread.health.froze(elapsed_ns - thread.counted_ns, starved, waiting)
+        if slow:
             for counters in thread.touched:
                 counters.slow_count += 1
             if self.shipping and thread.touched:
@@ -402,7 +411,6 @@ class Slices(Blame):
                 self._ship(thread, elapsed_ns, cpu_ns, samples, callback, disclosed, waiting)
             if self.stalls is not None and elapsed_ns >= self.stalls.stall_after_ns:
                 self.stalls.finished.append(FinishedSlice(thread.started_ns, elapsed_ns, _costliest(thread)))
-        thread.note(ended)
         return Overrun(not slow, cpu_ns, samples)
 
     def reset(self, thread: LoopThread) -> None:
@@ -470,6 +478,13 @@ class Slices(Blame):
             capture=self.captures.take(thread, shown, samples) if self.captures.wanted else None,
         )
         self.aggregate.offer_slow_event(thread, event)
+
+
+def _without_allowed(thread: LoopThread, elapsed_ns: int) -> int:
+    """The rest of a slice's time, once what was allowed is accounted for."""
+    allowed_ns, thread.allowed_ns = thread.allowed_ns, 0
+    thread.credited_ns += allowed_ns
+    return elapsed_ns - allowed_ns
 
 
 def _costliest(thread: LoopThread) -> Site | None:

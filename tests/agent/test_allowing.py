@@ -16,10 +16,14 @@ async def naps():
     time.sleep(0.06)
 
 
-async def computes():
-    until_s = time.thread_time() + 0.06
+def computes_for(seconds):
+    until_s = time.thread_time() + seconds
     while time.thread_time() < until_s:
         pass
+
+
+async def computes():
+    computes_for(0.06)
 
 
 @pytest.fixture
@@ -72,10 +76,24 @@ def test_a_rule_for_another_function_allows_nothing(loop, allowed):
 
 
 def test_allowed_cpu_is_not_reported(loop, allowed):
-    allowed(function="computes")
+    allowed(function="computes_for")
     with detecting() as events:
         run_tasks(loop, computes)
-    assert [event.call_site for event in slow(events) if event.call_site] == []
+    assert slow(events) == []
+
+
+def test_what_remains_of_a_slice_whose_cpu_is_allowed_is_judged_by_itself(loop, allowed):
+    async def also_naps():
+        computes_for(0.06)
+        time.sleep(0.04)
+
+    rule = allowed(function="computes_for")
+    with detecting() as events:
+        run_tasks(loop, also_naps)
+    (event,) = slow(events)
+    assert operations([event]) == ["time.sleep"]
+    assert 40 <= event.elapsed_ms < 90
+    assert rule.matches
 
 
 def test_a_rule_must_say_something(loop):
