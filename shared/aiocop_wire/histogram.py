@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Final
 
 _LINEAR_BINS: Final = 5
@@ -62,19 +63,14 @@ def percentile_ms(bins: Sequence[int], fraction: float, *, max_ms: float | None 
     `bins` holds a count per bin (BIN_COUNT of them). `max_ms`, where known, caps the answer and stands for the open
     last bin. None when nothing was recorded.
     """
-    total = sum(bins)
+    up_to = list(accumulate(bins))
+    total = up_to[-1] if up_to else 0
     if total <= 0:
         return None
-    rank = fraction * (total - 1)
-    seen = 0
-    answer_ms = REPRESENTATIVES_MS[-1]
-    for index, count in enumerate(bins):
-        seen += count
-        if count and seen > rank:
-            answer_ms = REPRESENTATIVES_MS[index]
-            if index == BIN_COUNT - 1 and max_ms is not None:
-                answer_ms = max(answer_ms, max_ms)
-            break
+    index = bisect_right(up_to, fraction * (total - 1))
+    answer_ms = REPRESENTATIVES_MS[index]
+    if index == BIN_COUNT - 1 and max_ms is not None:
+        answer_ms = max(answer_ms, max_ms)
     if max_ms is not None:
         answer_ms = min(answer_ms, max_ms)
     return answer_ms

@@ -76,15 +76,16 @@ class Cells:
 
     def entries(self, columns: Columns) -> Iterator[tuple[int, int]]:
         """The position of each entry of the columns that counts, and its cell."""
-        cell_of, first_of = self.cell_of.get, self.first_of
-        if first_of is None:
-            return ((at, cell) for at, cell in enumerate(map(cell_of, columns.site_ids)) if cell is not None)
+        return ((at, cell) for at, cell in enumerate(self.cells_of(columns)) if cell is not None)
+
+    def cells_of(self, columns: Columns) -> Iterator[int | None]:
+        """The cell of each entry of the columns; None where it does not count."""
+        cells = map(self.cell_of.get, columns.site_ids)
+        if self.first_of is None:
+            return cells
         return (
-            (at, cell + first)
-            for at, (cell, first) in enumerate(
-                zip(map(cell_of, columns.site_ids), map(first_of.get, columns.releases()), strict=True)
-            )
-            if cell is not None and first is not None
+            None if cell is None or first is None else cell + first
+            for cell, first in zip(cells, map(self.first_of.get, columns.releases()), strict=True)
         )
 
 
@@ -104,11 +105,11 @@ class Sums:
     def add(self, columns: Columns, cells: Cells) -> None:
         """Add what counts of the columns, by cell."""
         packed, max_us = self.packed, self.max_us
-        counters, longest = columns.counters, columns.max_us
-        for at, cell in cells.entries(columns):
-            packed[cell] += counters[at]
-            if longest[at] > max_us[cell]:
-                max_us[cell] = longest[at]
+        for cell, counters, longest_us in zip(cells.cells_of(columns), columns.counters, columns.max_us, strict=True):
+            if cell is not None:
+                packed[cell] += counters
+                if longest_us > max_us[cell]:
+                    max_us[cell] = longest_us
 
     def plus(self, other: "Sums") -> "Sums":
         return Sums(list(map(add, self.packed, other.packed)), list(map(max, self.max_us, other.max_us)))

@@ -70,7 +70,7 @@ async def rank(
     return Page(
         ranked[:limit],
         total=len(keys),
-        blocked_us=sum(lane_of(packed, BLOCKED_US)),
+        blocked_us=int(sum(values)) if sort == "blocked_time" else scope.blocked_us(),
         has_more=len(ranked) > limit,
         bins=bins,
     )

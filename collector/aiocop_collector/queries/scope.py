@@ -7,7 +7,7 @@ and sort is worked out here from the same numbers.
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
@@ -68,6 +68,8 @@ class Scope:
     """What adds up to its buckets, without bins."""
     now_s: float
     horizons: Horizons
+    _found: dict[object, tuple[Collection[int], Collection[int]]] = field(default_factory=dict)
+    """By columns: sites that were looked for, and where they are."""
 
     @property
     def columns(self) -> Sequence[Columns]:
@@ -106,14 +108,18 @@ class Scope:
 
     def by_site(self, site_ids: Collection[int] | None = None) -> SummedSites:
         """Of each matching site that was active (of these, where given), in the releases that count."""
-        wanted: Collection[int] = self.matching.cell_of if site_ids is None else site_ids
+        wanted: Collection[int] = self.matching.cell_of.keys() if site_ids is None else site_ids
+        release_of = self.release_of
         sums: dict[int, int] = {}
         max_us: dict[int, int] = {}
         for columns in self.columns:
-            for site_id, release_id, counters, longest_us in columns.entries_of(wanted):
-                if self.release_of is None or release_id in self.release_of:
-                    sums[site_id] = sums.get(site_id, 0) + counters
-                    max_us[site_id] = max(max_us.get(site_id, 0), longest_us)
+            ids, counters, longest = columns.site_ids, columns.counters, columns.max_us
+            for at in self._positions_of(columns, wanted):
+                if release_of is None or columns.release_at(at) in release_of:
+                    site_id = ids[at]
+                    sums[site_id] = sums.get(site_id, 0) + counters[at]
+                    if longest[at] > max_us.get(site_id, -1):
+                        max_us[site_id] = longest[at]
         return sums, max_us
 
     def by_site_of_groups(self, keys: Collection[Key]) -> Mapping[Key, SummedSites]:
@@ -177,10 +183,17 @@ class Scope:
         release_of = self.release_of
         for columns in self.spans:
             ids = columns.site_ids
-            for position in columns.positions_of(site_ids):
+            for position in self._positions_of(columns, site_ids):
                 if release_of is None or columns.release_at(position) in release_of:
                     found[ids[position]] += columns.bins_at(position)
         return found
+
+    def _positions_of(self, columns: Columns, site_ids: Collection[int]) -> Collection[int]:
+        """Where these sites are; found once, as a page's sites are looked for again."""
+        known = self._found.get(columns.mark)
+        if known is None or known[0] != site_ids:
+            known = self._found[columns.mark] = (site_ids, list(columns.positions_of(site_ids)))
+        return known[1]
 
     async def bins_of_groups(
         self, connection: AsyncConnection, keys: Collection[Key] | None = None
