@@ -10,14 +10,15 @@ Written and read on the event loop's thread only. What it gives out is shared: n
 
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Set
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiocop_collector.queries.cells import Cells
-from aiocop_collector.queries.filters import Filters, is_among
+from aiocop_collector.queries.filters import Filters
 from aiocop_collector.queries.groupings import Grouping, Key
+from aiocop_collector.store.buckets import among, site_list
 from aiocop_collector.store.reading import fetch
 from aiocop_collector.store.schema import hotspots, services, sites
 
@@ -90,6 +91,11 @@ SITES_IN_FULL: Final = sites.join(hotspots, hotspots.c.id == sites.c.hotspot_id)
 )
 """Where `FACT_COLUMNS` are read from."""
 
+_READ_FACTS: Final = (
+    f"SELECT {', '.join(f'{column.table.name}.{column.name}' for column in FACT_COLUMNS)} "  # noqa: S608 no value
+    "FROM sites JOIN hotspots ON hotspots.id = sites.hotspot_id JOIN services ON services.id = sites.service_id"
+)
+
 
 class FactMemory:
     """One per collector."""
@@ -130,12 +136,11 @@ class FactMemory:
         """Of these sites at least. Not to be changed."""
         if self._facts is not None and version == self._version:
             return self._facts
-        statement = select(*FACT_COLUMNS).select_from(SITES_IN_FULL)
         if len(site_ids) <= _FEW_SITES:
-            return await _read_facts(connection, statement.where(is_among(connection, sites.c.id, site_ids)))
-        found = await _read_facts(connection, statement.limit(self._most_sites + 1))
+            return await _read_facts(connection, site_ids)
+        found = await _read_facts(connection, limit=self._most_sites + 1)
         if len(found) > self._most_sites:
-            return await _read_facts(connection, statement.where(is_among(connection, sites.c.id, site_ids)))
+            return await _read_facts(connection, site_ids)
         self._turn_to(version)
         self._facts = found
         return found
@@ -174,10 +179,19 @@ async def _read_cells(connection: AsyncConnection, filters: Filters, grouping: G
     return Cells(list(numbers), cell_of, [group for group, _ in cells], [operation for _, operation in cells])
 
 
-async def _read_facts(connection: AsyncConnection, statement: Any) -> Mapping[int, SiteFacts]:
+async def _read_facts(
+    connection: AsyncConnection, site_ids: Collection[int] | None = None, *, limit: int = 0
+) -> Mapping[int, SiteFacts]:
+    """Of these sites, or of the first so many."""
+    if site_ids is None:
+        rows = await fetch(connection, f"{_READ_FACTS} LIMIT {limit:d}")
+    else:
+        rows = await fetch(
+            connection, f"{_READ_FACTS} WHERE {among(connection, 'sites.id')}", (site_list(connection, site_ids),)
+        )
     same: dict[str, str] = {}
     """Most texts are those of many sites."""
     found: dict[int, SiteFacts] = {}
-    for row in (await connection.execute(statement)).all():
+    for row in rows:
         found[row[0]] = SiteFacts._make(same.setdefault(value, value) if type(value) is str else value for value in row)
     return found

@@ -6,6 +6,7 @@ Of a group that is summarised (cells.py) no site is looked at: it may have every
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -19,7 +20,7 @@ from aiocop_collector.store.totals import counters_of
 T = TypeVar("T", bound=Hashable)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Members:
     """At least one site. All columns are in the same order, which means nothing."""
 
@@ -28,6 +29,7 @@ class Members:
     """The counters of each, see totals.py."""
     max_us: Sequence[int]
 
+    @cached_property
     def costliest_first(self) -> list[int]:
         """Positions in the columns: most blocked time first, then most calls, then by id."""
 
@@ -40,7 +42,9 @@ class Members:
     def costliest(self, value_of: Callable[[SiteFacts], T]) -> T:
         """The value whose sites have the most blocked time together, then the most calls, then the costliest site."""
         cost: dict[T, tuple[int, int]] = {}
-        for position in self.costliest_first():
+        if len(self.facts) == 1:
+            return value_of(self.facts[0])
+        for position in self.costliest_first:
             count, _, blocked_us = counters_of(self.packed[position])
             value = value_of(self.facts[position])
             known_us, known = cost.get(value, (0, 0))

@@ -91,7 +91,7 @@ def _operations(packed_of: Mapping[str, int]) -> list[OperationTotals]:
 
 
 def _of_call_site(members: Members) -> dict[str, Any]:
-    costliest = members.facts[members.costliest_first()[0]]
+    costliest = members.facts[members.costliest_first[0]]
     return {
         "id": to_hex(costliest.hotspot_id),
         "call_site": place(costliest.path, members.costliest(lambda facts: facts.line), costliest.function),
