@@ -85,25 +85,34 @@ async def build(url: str, options: argparse.Namespace) -> None:
     await engine.dispose()
 
 
+async def sum_missing(engine: AsyncEngine, days: int, at_s: int) -> tuple[int, float]:
+    """What a collector would sum at that time: how many spans, and how many seconds the longest transaction took."""
+    longest_s = 0.0
+    async with engine.connect() as connection:
+        wanted = await missing_spans(connection, timedelta(days=days), at_s)
+    async with writing(engine) as connection:
+        claims = await claim_spans(connection, wanted)
+    for claim in claims:
+        async with snapshot(engine) as connection:
+            done = await sum_span(connection, claim, at_s)
+        began_s = time.perf_counter()
+        async with writing(engine) as connection:
+            await finish(connection, done)
+        longest_s = max(longest_s, time.perf_counter() - began_s)
+    return len(claims), longest_s
+
+
 async def sum_spans(engine: AsyncEngine, options: argparse.Namespace, now_s: int) -> None:
     """All that would be summed by now, and as time goes on: else minutes that are filled ahead are read row by row, as
     long as they are to come."""
-    started_s, longest_s, spans = time.perf_counter(), 0.0, 0
-    for at_s in range(now_s - 3600 * options.ahead_h, now_s + 1, 600):
-        async with engine.connect() as connection:
-            wanted = await missing_spans(connection, timedelta(days=options.days), at_s)
-        async with writing(engine) as connection:
-            claims = await claim_spans(connection, wanted)
-        for claim in claims:
-            async with snapshot(engine) as connection:
-                done = await sum_span(connection, claim, at_s)
-            began_s = time.perf_counter()
-            async with writing(engine) as connection:
-                await finish(connection, done)
-            longest_s = max(longest_s, time.perf_counter() - began_s)
-        spans += len(claims)
+    started_s = time.perf_counter()
+    times_s = range(now_s - 3600 * options.ahead_h, now_s + 1, 600)
+    spans, longest_s = zip(*[await sum_missing(engine, options.days, at_s) for at_s in times_s], strict=True)
     took_s = time.perf_counter() - started_s
-    print(f"summed {spans} spans in {took_s:.0f} s, the longest transaction {longest_s * 1000:.0f} ms", flush=True)
+    print(
+        f"summed {sum(spans)} spans in {took_s:.0f} s, the longest transaction {max(longest_s) * 1000:.0f} ms",
+        flush=True,
+    )
 
 
 async def sum_again(url: str, options: argparse.Namespace) -> None:

@@ -20,7 +20,7 @@ from aiocop_collector.queries.fact_memory import SiteFacts
 from aiocop_collector.queries.shared_facts import Shared
 from aiocop_collector.store.totals import LANE_BITS, Presence
 
-_MOST_NUMBERS: Final = 150_000
+_MOST_NUMBERS: Final = 100_000
 """Remembered, of all questions together: a sum has two for each cell, of some 50 bytes each."""
 
 _NUMBERS_OF_BINS: Final = 6
