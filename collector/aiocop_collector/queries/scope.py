@@ -37,7 +37,6 @@ _FEW_BINS: Final = 150
 """Up to here histograms are read site by site; above it, groups are added up in the database."""
 
 _BIN_SUMS: Final = ", ".join(f"CAST(sum({name}) AS BIGINT)" for name in BIN_COLUMNS)
-_JOIN_HOTSPOTS: Final = "JOIN hotspots ON hotspots.id = sites.hotspot_id"
 
 SummedSites = tuple[dict[int, int], dict[int, int]]
 """Packed counters and the longest in microseconds, by site."""
@@ -201,50 +200,53 @@ class Scope:
         """The histogram of each group (of these, where given)."""
         found: dict[Key, int] = defaultdict(int)
         key_of = self.matching.key_of
-        wanted = None
-        if keys is not None and self.cells.groups is None and len(of_keys := self.sites_of(keys)) <= FEW_SITES:
-            wanted = of_keys
+        if keys is not None and self.cells.groups is None and len(wanted := self.sites_of(keys)) <= FEW_SITES:
             for site_id, bins in self._bins_in_spans(wanted).items():
                 found[key_of(site_id)] += bins
         else:
             found.update(zip(self.cells.keys, self.memory.sums.bins(self.cells, self.spans), strict=True))
-        if self.cells.groups is None and (wanted is None or len(wanted) <= _FEW_BINS):
-            of_sites = _few(self.filters, self.matching) if wanted is None else sorted(wanted)
-            for (site_id, release_id), bins in (await read_bins(connection, self.parts.buckets, of_sites)).items():
-                if site_id in self.matching.cell_of and (self.release_of is None or release_id in self.release_of):
+        lately = self._lately if keys is None else self._lately_in(keys)
+        if not lately:
+            return found
+        if self.cells.groups is None and (keys is None or len(lately) <= _FEW_BINS):
+            of_sites = None if keys is None and not self.filters.narrows_sites else sorted(lately)
+            in_buckets = await read_bins(connection, self.parts.buckets, of_sites)
+            for (site_id, release_id), bins in in_buckets.items():
+                if site_id in lately and (self.release_of is None or release_id in self.release_of):
                     found[key_of(site_id)] += bins
         else:
-            for key, bins in await self._bins_by_group(connection, wanted):
+            for key, bins in await self._bins_by_group(connection, lately):
                 found[key] += bins
         return found
 
-    async def _bins_by_group(
-        self, connection: AsyncConnection, site_ids: Collection[int] | None
-    ) -> list[tuple[Key, int]]:
-        """Of what is in no span, added up in the database: it would take longer to hand out 86 columns of each site.
-        `site_ids`, where given, are the only ones; some groups come more than once."""
-        if site_ids is None and self.filters.narrows_sites:
-            site_ids = self.matching.cell_of
-        conditions, parameters = ["hotspots.status <> 'ignored'"], []
-        if site_ids is not None:
-            conditions, parameters = [among(connection, "site_id")], [site_list(connection, site_ids)]
+    async def _bins_by_group(self, connection: AsyncConnection, site_ids: Collection[int]) -> list[tuple[Key, int]]:
+        """Of these sites in what is in no span, some groups more than once. Added up in the database: it would take
+        longer to hand out 86 columns of each site."""
+        conditions, parameters = [among(connection, "site_id")], [site_list(connection, site_ids)]
         if self.filters.release:
+            conditions.append(among(connection, "release_id", parameter=2))
             parameters.append(site_list(connection, self.release_of or ()))
-            conditions.append(among(connection, "release_id", parameter=len(parameters)))
         grouping = self.grouping
-        joins = grouping.joins if "hotspots" in grouping.joins else f"{_JOIN_HOTSPOTS} {grouping.joins}"
         found = []
         for some in self.parts.buckets:
             rows = await fetch(
                 connection,
                 f"SELECT {grouping.key_text}, {_BIN_SUMS} FROM {some.resolution.histograms.name} "  # noqa: S608 no value
-                f"JOIN sites ON sites.id = site_id {joins} WHERE {some.where()} AND {' AND '.join(conditions)} "
-                f"GROUP BY {grouping.key_text}",
+                f"JOIN sites ON sites.id = site_id {grouping.joins} "
+                f"WHERE {some.where()} AND {' AND '.join(conditions)} GROUP BY {grouping.key_text}",
                 parameters,
             )
             key_columns = len(grouping.columns)
             found += [(tuple(row[:key_columns]), pack_bins(row[key_columns:])) for row in rows]
         return found
+
+    def _lately_in(self, keys: Collection[Key]) -> Set[int]:
+        """Those of these groups that were active in what is in no span."""
+        cells = self.matching
+        if self.grouping.by_release or len(keys) == len(cells.keys):
+            return self._lately
+        groups = {cells.number_of[key] for key in keys}
+        return {site_id for site_id in self._lately if cells.group_at(cells.cell_of[site_id]) in groups}
 
     @cached_property
     def idle_sites(self) -> Set[int]:
