@@ -8,6 +8,7 @@ another every minute, but the same for all windows that end now.
 Written and read on the event loop's thread only. What it gives out is shared: nobody may change it.
 """
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
@@ -127,6 +128,7 @@ class SpanMemory:
             if begun is not None:
                 begun.add_to(totals)
             await self._add(connection, totals, spans[len(done) :], listed, by_release=by_release)
+            await asyncio.sleep(0)
             known = Columns.of(totals, by_release=by_release)
             self._remember(key, known, len(known))
         return known
@@ -135,9 +137,11 @@ class SpanMemory:
         self, connection: AsyncConnection, totals: Totals, spans: list[Span], listed: Listed, *, by_release: bool
     ) -> None:
         """Those of a minute are remembered one by one: a window of an hour is made of them anew each minute. The others
-        are read one by one: a fleet's takes some megabytes, decoded twenty."""
+        are read one by one: a fleet's takes some megabytes, decoded twenty. Between any two of them others may run, as
+        together they take tenths of a second."""
         missing = []
         for span in spans:
+            await asyncio.sleep(0)
             if span.span_s > MINUTE_S:
                 for data in (await load_packed(connection, [span])).values():
                     totals.add_bytes(data, by_release=by_release)
@@ -148,6 +152,7 @@ class SpanMemory:
             else:
                 minute.add_to(totals)
         for span, data in (await load_packed(connection, missing)).items():
+            await asyncio.sleep(0)
             decoded = Totals()
             decoded.add_bytes(data, by_release=by_release)
             minute = Columns.of(decoded, by_release=by_release)
