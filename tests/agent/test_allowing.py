@@ -88,8 +88,11 @@ def test_what_remains_of_a_slice_whose_cpu_is_allowed_is_judged_by_itself(loop, 
         time.sleep(0.04)
 
     rule = allowed(function="computes_for")
-    with detecting() as events:
-        run_tasks(loop, also_naps)
+    for _ in range(10):
+        with detecting() as events:
+            run_tasks(loop, also_naps)
+        if rule.matches:  # on a busy host not every slice is looked at while it computes
+            break
     (event,) = slow(events)
     assert operations([event]) == ["time.sleep"]
     assert 40 <= event.elapsed_ms < 90
