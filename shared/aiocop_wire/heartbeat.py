@@ -12,9 +12,9 @@ A page of words, and after it 1024 bytes of text for each loop thread:
                     then zeros
 
     bytes 4096+1024i-4096+1024i+1023
-                    of the loop thread i, the site that it entered for the first time last: two bytes of length, least
-                    first, then so many of a `define` with this one site, as on a stream. The collector may not have
-                    been told of it yet.
+                    of the loop thread i, the site that it entered for the first time last, or that the watchdog saw
+                    last: two bytes of length, least first, then so many of a `define` with this one site, as on a
+                    stream. The collector may not have been told of it yet.
 
 A word is an unsigned 64-bit integer in the host's byte order; both sides are on one host. Times are of its
 CLOCK_MONOTONIC. A slice runs where `begun_ns` is not 0 and not `ended_ns`.

@@ -7,13 +7,13 @@ import struct
 import time
 
 import pytest
-from tests.support.waiting import wait_until
+from tests.support.waiting import DEADLINE_S, wait_until
 
 import aiocop
 from aiocop import heartbeat as heartbeat_module
 from aiocop.heartbeat import open_heartbeat, private_slot
-from aiocop_wire import read_heartbeat
-from aiocop_wire.heartbeat import BEGUN, FINISHED, MAX_SLOTS, PAGE_BYTES
+from aiocop_wire import decode, read_heartbeat
+from aiocop_wire.heartbeat import BEGUN, FINISHED, MAX_SLOTS, PAGE_BYTES, TEXT_BYTES, read_text, text_at
 
 _FLOCK = struct.Struct("@hhqqi4x")
 
@@ -101,3 +101,28 @@ def test_while_slices_run_it_says_so_and_afterwards_that_they_ended(tmp_path):
         assert thread.beat[BEGUN] == thread.beat[FINISHED] != 0
     finally:
         aiocop.stop(0.1)
+
+
+def test_where_a_slice_is_seen_is_told_with_its_text(tmp_path):
+    agent = aiocop.start(service="beating", collector=f"unix://{tmp_path}/nobody.sock")
+
+    def seen():
+        """The place on the page, as a collector finds it that was told of nothing."""
+        descriptor = agent._slices.heartbeat.descriptor
+        (running,) = read_heartbeat(os.pread(descriptor, PAGE_BYTES, 0)).running
+        text = read_text(os.pread(descriptor, TEXT_BYTES, text_at(running.slot)))
+        return [site for site in decode(text).sites if site.site_id == running.site_id] if text else []
+
+    async def computes():
+        await asyncio.sleep(0)
+        deadline_s = time.monotonic() + DEADLINE_S
+        while not (found := seen()) and time.monotonic() < deadline_s:
+            sum(range(300_000))
+        return found
+
+    try:
+        (site,) = asyncio.run(computes())
+    finally:
+        aiocop.stop(0.1)
+    assert site.operation == "cpu"
+    assert "where_a_slice_is_seen" in site.frames[-1].function
