@@ -185,7 +185,7 @@ async def test_reports_are_committed_while_a_store_shrinks(engine):
     for sequence in itertools.count(1):
         assert time.monotonic() < give_up_at, "the store does not shrink"
         report = make_report(sequence, SiteDelta(1, 1, 0, 9, 9), started_at_ms=NOW_S * 1000)
-        store.offer(Arrival(identity, "unix", 100, report, (make_site(1),), ()))
+        store.offer(Arrival(identity, "udp", 100, report, (make_site(1),), ()))
         await store.settle()
         async with engine.connect() as connection:
             if (await load_horizons(connection)).get(DAY_S, 0) > NOW_S - 3 * DAY_S:

@@ -1,4 +1,4 @@
-"""Who reads the store sees everything the collector had received by then: no waiting for the next commit."""
+"""Who reads the store sees every datagram the collector had received by then, and what it acknowledged on streams."""
 
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor, wait

@@ -218,7 +218,7 @@ async def test_a_late_report_is_in_every_answer(summed):
     store = Store(summed, Counters(), retention=MONTH, clock_s=lambda: NOW_S)
     late_s = int(NOW_S) - 30 * 3600
     report = make_report(1, SiteDelta(1, 1000, 0, 9, 9, (0, 1000)), started_at_ms=late_s * 1000)
-    store.offer(Arrival(make_identity("shop", environment="prod"), "unix", 100, report, (make_site(1),), ()))
+    store.offer(Arrival(make_identity("shop", environment="prod"), "udp", 100, report, (make_site(1),), ()))
     store.start()
     await store.settle()
     assert await store.stop(60)

@@ -279,6 +279,19 @@ async def test_what_is_too_old_goes_and_what_must_stay_stays(engine):
     assert len(await rows(engine, select(schema.sites.c.id))) == 1
 
 
+async def test_who_reads_waits_for_datagrams_and_not_for_what_a_stream_is_yet_to_be_told_of(engine):
+    store = Store(engine, Counters(), retention=MONTH)
+    store.start()
+    report = make_report(1, SiteDelta(1, 1, 0, 9, 9))
+    store.offer(Arrival(make_identity(), "unix", 100, report, (make_site(1),)))
+    await store.settle()
+    assert store.status().pending_reports == 1
+    store.offer(Arrival(make_identity(), "udp", 100, report, (make_site(1),)))
+    await store.settle()
+    assert store.status().pending_reports == 0
+    assert await store.stop(60)
+
+
 async def rows_are(engine, expected: dict[str, int]) -> bool:
     for resolution in schema.RESOLUTIONS:
         for table in (resolution.rollups, resolution.histograms):

@@ -123,6 +123,7 @@ class Store:
         self._in_flight: Sequence[Arrival] = ()
         self._offered = 0  # arrivals ever taken in, and of these …
         self._settled = 0  # … how many were committed or refused: they leave in the order they came
+        self._unanswered = 0  # those up to the last of which nobody waits for an acknowledgement
         self._hurried = 0  # those up to here are not to wait for FLUSH_INTERVAL_S
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._bytes = 0
@@ -172,6 +173,8 @@ class Store:
         self._counters.add("bytes_received", arrival.size_bytes)
         self._pending.append(arrival)
         self._offered += 1
+        if arrival.transport == "udp":
+            self._unanswered = self._offered
         self._bytes += arrival.size_bytes
         self._arrived.set()
         if self._bytes >= FLUSH_BYTES:
@@ -186,16 +189,17 @@ class Store:
         self._arrived.set()
 
     async def settle(self) -> None:
-        """Have what was offered so far committed now, and return once it is; many callers share one commit.
+        """Have all datagrams that were offered so far committed now, and return once they are; many callers share one
+        commit. What came on a stream is not waited for: its sender knows when it may be asked for.
 
         Returns also when the database cannot commit: then what is stored is all there is to see for now.
         """
-        if self._settled == self._offered or self._error is not None or self._task is None:
+        if self._settled >= self._unanswered or self._error is not None or self._task is None:
             return
-        self._hurried = self._offered
+        self._hurried = self._unanswered
         self._much.set()
         done = asyncio.get_running_loop().create_future()
-        self._waiting.append((self._offered, done))
+        self._waiting.append((self._unanswered, done))
         await done
 
     @property
