@@ -50,22 +50,18 @@ async def rank(
     totals = scope.totals
     keys, packed, max_us = scope.cells.keys, totals.packed, totals.max_us
     bins = await scope.bins_of_groups(connection) if sort == "p99" else None
-    p99_ms = _p99_of_groups(scope, bins) if bins is not None else []
-    if min(max_us, default=0) < 0:
-        active = [longest_us >= 0 for longest_us in max_us]
-        keys, packed = list(compress(keys, active)), list(compress(packed, active))
-        max_us = list(compress(max_us, active))
-        p99_ms = list(compress(p99_ms, active))
     values: Sequence[int | float]
     if sort == "last_seen":
-        last_seen_ms = await last_seen_ms_of(connection, scope)
-        values = [last_seen_ms[key] for key in keys]
+        values = await last_seen_ms_of(connection, scope)
     elif sort == "max":
         values = max_us
-    elif sort == "p99":
-        values = p99_ms
+    elif bins is not None:
+        values = _p99_of_groups(scope, bins)
     else:
         values = lane_of(packed, _LANES[sort])
+    if min(max_us, default=0) < 0:
+        active = [longest_us >= 0 for longest_us in max_us]
+        keys, values = list(compress(keys, active)), list(compress(values, active))
     ranked = _first(values, keys, order, limit + 1, cursor)
     return Page(
         ranked[:limit],
@@ -89,10 +85,10 @@ def _first(
         ranked = sorted([(sign * value, key) for value, key in pairs])
     elif order == "desc":
         last = heapq.nlargest(most, values)[-1]
-        ranked = sorted([(-value, key) for value, key in pairs if value >= last])
+        ranked = heapq.nsmallest(most, [(-value, key) for value, key in pairs if value >= last])
     else:
         last = heapq.nsmallest(most, values)[-1]
-        ranked = sorted([(value, key) for value, key in pairs if value <= last])
+        ranked = heapq.nsmallest(most, [(value, key) for value, key in pairs if value <= last])
     return [Ranked(key, sign * value) for value, key in ranked[:most]]
 
 

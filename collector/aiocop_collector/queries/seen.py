@@ -17,6 +17,9 @@ _FEW_OTHERS: Final = 1000
 """Up to here the sites that are left out are named, and not those that count: a quarter of the time, with few."""
 
 
+_NEVER_MS: Final = -1
+
+
 class Seen(NamedTuple):
     """Of one group."""
 
@@ -35,28 +38,34 @@ async def seen_of(connection: AsyncConnection, scope: Scope, costs: Mapping[Key,
     return await _of_sites(connection, scope, costs)
 
 
-async def last_seen_ms_of(connection: AsyncConnection, scope: Scope) -> Mapping[Key, int]:
-    """When each active group was last seen."""
+async def last_seen_ms_of(connection: AsyncConnection, scope: Scope) -> Sequence[int]:
+    """When each group was last seen; meaningless where it was not active."""
+    found: dict[Key, int] = {}
     if scope.grouping.by_release:
         seen_ms = dict(await fetch(connection, "SELECT id, last_seen_ms FROM releases"))
-        last_seen_ms: dict[Key, int] = {}
         for release_id in scope.active_releases():
             key = scope.key_of_release(release_id)
-            last_seen_ms[key] = max(seen_ms[release_id], last_seen_ms.get(key, 0))
-        return last_seen_ms
-    if scope.grouping.name == "call_site":
+            found[key] = max(seen_ms[release_id], found.get(key, 0))
+    elif scope.grouping.name == "call_site":
         rows = await fetch(connection, "SELECT id, last_seen_ms FROM hotspots")
-        return {(hotspot_id,): at_ms for hotspot_id, at_ms in rows}
-    if scope.cells.groups is not None:
-        return {key: last_ms for key, (_, last_ms) in (await _by_group(connection, scope)).items()}
-    seen_ms = dict(await fetch(connection, "SELECT id, last_seen_ms FROM sites"))
-    key_of = scope.matching.key_of
-    found: dict[Key, int] = {}
-    for site_id in scope.active_sites():
-        key, at_ms = key_of(site_id), seen_ms[site_id]
-        if at_ms > found.get(key, -1):
-            found[key] = at_ms
-    return found
+        found = {(hotspot_id,): at_ms for hotspot_id, at_ms in rows}
+    elif scope.cells.groups is not None:
+        found = {key: last_ms for key, (_, last_ms) in (await _by_group(connection, scope)).items()}
+    else:
+        return await _last_seen_ms_by_site(connection, scope)
+    return [found.get(key, _NEVER_MS) for key in scope.cells.keys]
+
+
+async def _last_seen_ms_by_site(connection: AsyncConnection, scope: Scope) -> Sequence[int]:
+    # A pass by all sites: numbers of groups, not their keys, which take three times as long.
+    cell_of, idle = scope.cells.cell_of, scope.idle_sites
+    latest_ms = [_NEVER_MS] * len(scope.cells)
+    for site_id, at_ms in await fetch(connection, "SELECT id, last_seen_ms FROM sites"):
+        if site_id in cell_of and site_id not in idle:
+            cell = cell_of[site_id]
+            if at_ms > latest_ms[cell]:
+                latest_ms[cell] = at_ms
+    return latest_ms
 
 
 async def release_names(connection: AsyncConnection, release_ids: Collection[int]) -> Mapping[int, str]:
