@@ -74,7 +74,8 @@ class GarbagePauses:
         pauses = list(self.pauses)
         began_ns = self._began_ns
         now_ns = perf_counter_ns()
-        if began_ns and now_ns - began_ns >= _SHORTEST_NS:
+        # Who collects itself does not wait for that; and its own frame, kept in a local of it, would be a cycle.
+        if began_ns and now_ns - began_ns >= _SHORTEST_NS and self._ident != get_ident():
             frame = current_frames().get(self._ident)
             if frame is not None and not self._is_explicit(frame):
                 pauses.append(Pause(self._ident, began_ns, now_ns))

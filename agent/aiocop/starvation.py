@@ -233,12 +233,13 @@ class Starvation:
     def _somebody_is_gone(self, gil_ns: int) -> bool:
         """Whether a thread that is no more worked since the CPU times were noted, for as much as a holder must have."""
         noted = self._cpu_ns
-        frames = current_frames()  # a thread without one is about to end
+        # A thread without a frame is about to end. Their idents alone: see `_workers`.
+        idents = frozenset(current_frames())
         alive_ns = sum(
             [
                 cpu_ns(thread.native_id) - noted.get(thread.native_id, 0)
                 for thread in _threads()
-                if thread.native_id and thread.ident in frames
+                if thread.native_id and thread.ident in idents
             ]
         )
         return process_time_ns() - self._process_cpu_ns - alive_ns >= gil_ns // _HOLDER_WORKS

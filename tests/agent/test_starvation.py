@@ -255,7 +255,9 @@ def test_looking_at_other_threads_leaves_nothing_of_theirs_to_the_garbage_collec
     assert entered.wait(60)
     gc.disable()
     try:
-        found = make_starvation()._workers(-(1 << 62))
+        starvation = make_starvation()
+        found = starvation._workers(-(1 << 62))
+        starvation._somebody_is_gone(1 << 62)
         looked.set()
         thread.join()
         assert gone.is_set()
