@@ -173,7 +173,7 @@ class Store:
         self._counters.add("bytes_received", arrival.size_bytes)
         self._pending.append(arrival)
         self._offered += 1
-        if arrival.transport == "udp":
+        if arrival.transport == "udp" or arrival.controlled is not None:
             self._unanswered = self._offered
         self._bytes += arrival.size_bytes
         self._arrived.set()
@@ -189,8 +189,8 @@ class Store:
         self._arrived.set()
 
     async def settle(self) -> None:
-        """Have all datagrams that were offered so far committed now, and return once they are; many callers share one
-        commit. What came on a stream is not waited for: its sender knows when it may be asked for.
+        """Have all datagrams, and what agents put in force, that were offered so far committed now, and return once they are; many callers share one
+        commit. Reports of a stream are not waited for: their sender knows when they may be asked for.
 
         Returns also when the database cannot commit: then what is stored is all there is to see for now.
         """
