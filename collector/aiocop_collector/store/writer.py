@@ -189,9 +189,9 @@ class Store:
         self._arrived.set()
 
     async def settle(self) -> None:
-        """Have all datagrams, and what agents put in force, that were offered so far committed now, and return once they are; many callers share one
-        commit. Reports of a stream are not waited for: their sender knows when they may be asked for.
+        """Have all datagrams, and what agents put in force, that came so far committed now; return once they are.
 
+        Many callers share one commit. Reports of a stream are not waited for: who sent them is told after the commit.
         Returns also when the database cannot commit: then what is stored is all there is to see for now.
         """
         if self._settled >= self._unanswered or self._error is not None or self._task is None:
