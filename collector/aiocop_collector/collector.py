@@ -121,9 +121,9 @@ class Collector:
         return committed
 
     async def settle(self) -> None:
-        """Return when all datagrams that had been received before the call are stored, or after SETTLE_TIMEOUT_S, or
-        when the database cannot store them: so that who reads the store sees what agents were told to be sent
-        (`flush` over udp; over unix it waits for the acknowledgement, which comes after the commit).
+        """Return when what had been received before the call is stored, but for reports of streams, or after
+        SETTLE_TIMEOUT_S, or when the database cannot store it: so that who reads the store sees what agents were told
+        to be sent (`flush` over udp; over unix it waits for the acknowledgement, which comes after the commit).
         """
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._settle(), SETTLE_TIMEOUT_S)

@@ -123,7 +123,7 @@ class Store:
         self._in_flight: Sequence[Arrival] = ()
         self._offered = 0  # arrivals ever taken in, and of these …
         self._settled = 0  # … how many were committed or refused: they leave in the order they came
-        self._unanswered = 0  # those up to the last of which nobody waits for an acknowledgement
+        self._unanswered = 0  # those up to the last whose sender is not told when it is committed
         self._hurried = 0  # those up to here are not to wait for FLUSH_INTERVAL_S
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._bytes = 0
@@ -173,7 +173,7 @@ class Store:
         self._counters.add("bytes_received", arrival.size_bytes)
         self._pending.append(arrival)
         self._offered += 1
-        if arrival.transport == "udp" or arrival.controlled is not None:
+        if arrival.transport == "udp" or arrival.report is None:
             self._unanswered = self._offered
         self._bytes += arrival.size_bytes
         self._arrived.set()
@@ -189,9 +189,9 @@ class Store:
         self._arrived.set()
 
     async def settle(self) -> None:
-        """Have all datagrams, and what agents put in force, that came so far committed now; return once they are.
+        """Have what came so far committed now, but for reports of streams, and return once it is.
 
-        Many callers share one commit. Reports of a stream are not waited for: who sent them is told after the commit.
+        Who sent such a report is told after its commit, and not before. Many callers share one commit.
         Returns also when the database cannot commit: then what is stored is all there is to see for now.
         """
         if self._settled >= self._unanswered or self._error is not None or self._task is None:
