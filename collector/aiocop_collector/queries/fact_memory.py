@@ -91,10 +91,8 @@ SITES_IN_FULL: Final = sites.join(hotspots, hotspots.c.id == sites.c.hotspot_id)
 )
 """Where `FACT_COLUMNS` are read from."""
 
-_READ_FACTS: Final = (
-    f"SELECT {', '.join(f'{column.table.name}.{column.name}' for column in FACT_COLUMNS)} "  # noqa: S608 no value
-    "FROM sites JOIN hotspots ON hotspots.id = sites.hotspot_id JOIN services ON services.id = sites.service_id"
-)
+_READ_FACTS: Final = str(select(*FACT_COLUMNS).select_from(SITES_IN_FULL))
+"""The same for `fetch`."""
 
 
 class FactMemory:
