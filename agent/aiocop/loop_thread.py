@@ -1,7 +1,8 @@
 """The state of one thread that runs event loops: its running slice, and what it counted.
 
 Who writes what. A LoopThread belongs to its thread; the watchdog's thread reads `started_ns` and `operation`, and
-writes `glimpse` and `samples`; a sample names the slice it saw, so that a late one is told from one of the next slice.
+writes `glimpse`, `samples` and its own words of `beat`; a sample names the slice it saw, so that a late one is told
+from one of the next slice.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from aiocop.aggregate import CounterTable, SiteCounters
 from aiocop.attribution import Moment
 from aiocop.heartbeat import private_slot
 from aiocop.thread_clock import ThreadClock
-from aiocop_wire import UPPER_EDGES_NS
+from aiocop_wire import UPPER_EDGES_NS, Define, SiteDefinition, encode
+from aiocop_wire.heartbeat import write_text
 from aiocop_wire.light_typing import NamedTuple
 
 if TYPE_CHECKING:
@@ -169,6 +171,11 @@ class LoopThread(CounterTable):
         """Walks that ended before the call site, see Detail."""
         self.by_operation: dict[str, SiteCounters] = {}
         """Counters of calls that are only counted, by operation."""
+
+    def tell(self, definition: SiteDefinition) -> None:
+        """Put a site's text on the heartbeat, where there is one: the collector may not know it yet. Any thread."""
+        if self.beat_text:
+            write_text(self.beat_text, encode(Define((definition,))))
 
     def note(self, seen: Moment) -> None:
         """Keep a look at the thread's times. Any thread."""

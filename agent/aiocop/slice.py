@@ -29,8 +29,8 @@ from aiocop.loop_thread import LoopThread
 from aiocop.stalls import FinishedSlice, StallBoard
 from aiocop.starvation import switch_interval_ns
 from aiocop.traces import LOOP, MAX_SITE_FRAMES, Site, Traces, shown
-from aiocop_wire import ContextValue, Define, SlowEvent, SlowSite, encode
-from aiocop_wire.heartbeat import BEGUN, ENTERED, write_text
+from aiocop_wire import ContextValue, SlowEvent, SlowSite
+from aiocop_wire.heartbeat import BEGUN, ENTERED
 
 MAX_CALLS_PER_SLICE: Final = 50
 """Blocking calls of one slice that its event describes; all of them are counted."""
@@ -180,8 +180,7 @@ class Slices(Blame):
             site = self.traces.site(operation, self.traces.stack(frame, MAX_SITE_FRAMES))
             counters = thread.counters(site, self.aggregate.other)
             thread.remember(key, counters)
-            if thread.beat_text:
-                write_text(thread.beat_text, encode(Define((site.definition,))))
+            thread.tell(site.definition)
             if self.keeps_traces:
                 self.traces.keep_trace(site, self.traces.stack(frame, self.traces.kept_depth))
             thread.spend(began_ns)

@@ -27,8 +27,7 @@ from aiocop.stalls import REFRESH_NS
 from aiocop.starvation import NEVER
 from aiocop.thread_clock import ThreadClock
 from aiocop.uvloop_turns import UvloopTurns
-from aiocop_wire import Define, SiteDefinition, encode
-from aiocop_wire.heartbeat import BEGUN, FINISHED, SEEN, SEEN_IN, write_text
+from aiocop_wire.heartbeat import BEGUN, FINISHED, SEEN, SEEN_IN
 
 THREAD_NAME: Final = "aiocop-cpu-sampler"  # as published; programs look for it
 _logger: Final = logging.getLogger("aiocop")
@@ -267,12 +266,8 @@ class Watchdog:
         if thread.started_ns == started_ns:
             samples.append(Sample(started_ns, perf_counter_ns(), times, measured, stack))
             if self._slices.heartbeat is not None and not measured:
-                self._tell_place(thread, traces.site(CPU, stack).definition)
+                definition = traces.site(CPU, stack).definition
+                if thread.beat[SEEN] != definition.site_id:
+                    thread.tell(definition)
+                    thread.beat[SEEN] = definition.site_id
                 thread.beat[SEEN_IN] = started_ns
-
-    def _tell_place(self, thread: LoopThread, definition: SiteDefinition) -> None:
-        """Put the site where a slice is on the heartbeat: with its text, as the collector may not know it yet."""
-        if thread.beat[SEEN] != definition.site_id:
-            if thread.beat_text:
-                write_text(thread.beat_text, encode(Define((definition,))))
-            thread.beat[SEEN] = definition.site_id
