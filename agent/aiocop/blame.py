@@ -34,6 +34,7 @@ from aiocop.loop_thread import LoopThread
 from aiocop.loop_threads import LoopThreads
 from aiocop.starvation import Starvation, switch_interval_ns
 from aiocop.traces import COLLECTOR, LOOP, UNKNOWN_HOLDER, Site, Traces
+from aiocop.workers import Workers
 
 _logger = logging.getLogger("aiocop")
 _UNSEEN_NS: Final = 1_000_000
@@ -52,7 +53,8 @@ class Blame(LoopThreads):
         self.threshold_ns = threshold_ns
         self.traces = traces
         self.gc_pauses = GarbagePauses(traces.names, self._interrupt)
-        self.starvation = Starvation(traces, self.gc_pauses)
+        self.workers = Workers(traces, self.gc_pauses)
+        self.starvation = Starvation(self.workers)
         self.shipping = False
         """Whether slow events are queued for a shipper."""
         self.faults = 0
@@ -157,13 +159,24 @@ class Blame(LoopThreads):
         held_ns = gil_ns - collected_ns
         if not held_ns:
             return gil_ns
-        stack = self.starvation.holder(thread.ident, since_ns, held_ns)
-        if stack is None and not self.starvation.holder_is_gone(since_ns):
+        holder = self.starvation.holder(thread.ident, since_ns, held_ns)
+        if holder is None and not self.starvation.holder_is_gone(since_ns):
             return collected_ns
-        site = self.traces.site(GIL, stack) if stack else self.traces.pseudo_site(GIL, UNKNOWN_HOLDER)
+        if holder is not None:
+            # A holder without a CPU keeps others waiting on the host's account.
+            host_ns = min(holder.queued_ns, held_ns)
+            host_ns = held_ns if held_ns - host_ns < self.threshold_ns // 2 else host_ns
+            thread.host_ns += host_ns
+            held_ns -= host_ns
+            if not held_ns:
+                return gil_ns
+        if holder is None or holder.is_idle:
+            self._give(thread, self.traces.pseudo_site(GIL, UNKNOWN_HOLDER), held_ns)
+            return gil_ns
+        site = self.traces.site(GIL, holder.stack)
         self._give(thread, site, held_ns)
-        if self.keeps_traces and stack:
-            self.traces.keep_trace(site, stack)
+        if self.keeps_traces:
+            self.traces.keep_trace(site, holder.stack)
         return gil_ns
 
     # --- time that nobody measured ------------------------------------------------------------------------------------

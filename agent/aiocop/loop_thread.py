@@ -77,6 +77,7 @@ class LoopThread(CounterTable):
         "glimpse",
         "glimpses",
         "held_arguments",
+        "host_ns",
         "ident",
         "implicit",
         "last_unmeasured",
@@ -123,6 +124,8 @@ class LoopThread(CounterTable):
         """Garbage collection in the running slice, by other threads too."""
         self.excused_ns = 0
         """Time of measured calls of the running slice that the host took."""
+        self.host_ns = 0
+        """Time of the running slice in which whoever held the GIL had no CPU."""
         self.gil_ns = 0
         """Time of the running slice outside of measured calls in which another thread held the GIL and is to blame."""
         self.ended_calls: list[EndedCall] = []

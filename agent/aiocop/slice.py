@@ -394,6 +394,7 @@ class Slices(Blame):
             rest_ns -= self._blame_holder_of_rest(thread, ended, rest_ns, thread.nested_ns)
             self._attribute_unmeasured(thread, rest_ns, elapsed_ns, ended, samples, callback)
             elapsed_ns -= thread.allowed_ns
+            starved = min(starved + thread.host_ns, elapsed_ns)
             slow = elapsed_ns - starved >= self.threshold_ns
         thread.note(ended)
         if elapsed_ns < self.threshold_ns:
@@ -420,7 +421,7 @@ class Slices(Blame):
         thread.touched = []
         thread.nested_ns = 0
         thread.gc_ns = 0
-        thread.gil_ns = thread.excused_ns = 0
+        thread.gil_ns = thread.excused_ns = thread.host_ns = 0
         thread.allowed_ns = 0
         thread.operation = None
         thread.last_unmeasured = None

@@ -3,7 +3,7 @@
 The watchdog asks to be woken at a known time. When it comes late, its own thread's times tell why: it was ready and had
 no CPU (the host is busy), it asked for the GIL again and again (some thread held it), or neither: nobody of the process
 ran at all, it was stopped. Whether a loop's thread was among those that wanted to run, that thread's times tell
-(attribution.gil_wait_ns); who held the GIL, the CPU time of the process's other threads.
+(attribution.gil_wait_ns); who held the GIL, the times of the process's other threads (workers.py).
 
 Who writes what. Whoever notices first that the watchdog is late, the watchdog itself or a loop's thread at the end of a
 wait, calls `judge`; it runs under the GIL, and a second one finds nothing left to judge.
@@ -12,22 +12,17 @@ wait, calls `judge`; it runs under the GIL, and a second one finds nothing left 
 from __future__ import annotations
 
 import sys
-import threading
 from collections import deque
 from typing import Final
 
-from aiocop._stdlib import current_frames, perf_counter_ns, process_time_ns
+from aiocop._stdlib import perf_counter_ns
 from aiocop.attribution import Moment, gil_wait_ns
 from aiocop.cpu_quota import CpuQuota
-from aiocop.frames import is_idle
-from aiocop.gc_pauses import GarbagePauses
-from aiocop.thread_clock import ThreadClock, cpu_ns
-from aiocop.traces import StackFrame, Traces
+from aiocop.thread_clock import ThreadClock
+from aiocop.workers import Worker, Workers
 from aiocop_wire.light_typing import NamedTuple
 
 NEVER: Final = 1 << 62
-OWN_THREADS: Final = "aiocop-"
-"""How the names of the agent's own threads begin."""
 _LATE_NS: Final = 10_000_000
 """A watchdog that comes later than this is looked into."""
 _STOPPED_FROM_NS: Final = 10_000_000
@@ -36,12 +31,6 @@ _HINDERED_FROM_NS: Final = 5_000_000
 _MAX_STOPS: Final = 8
 _MAX_QUOTA_NOTES: Final = 16
 _JUST_NOW_NS: Final = 5_000_000
-_MAX_WORKERS: Final = 3
-_HOLDER_WORKS: Final = 8
-"""One part in so many of the time that the GIL was held its holder worked at least."""
-_NOTE_EVERY_NS: Final = 50_000_000
-_NOTE_EVERY_PER_THREAD_NS: Final = 1_000_000
-"""CPU times are noted so rarely that a thread more costs about 1.5 µs in a millisecond of these."""
 
 
 class _Hold(NamedTuple):
@@ -49,8 +38,8 @@ class _Hold(NamedTuple):
 
     until_ns: int
     held_ns: int
-    by: list[tuple[int, list[StackFrame]]]
-    """Who may have held it, the likeliest first: a thread's ident, and where it was."""
+    by: list[Worker]
+    """Who may have held it, the likeliest first."""
     gone: bool
     """A thread that is no more may have held it."""
 
@@ -69,21 +58,15 @@ class _Stop(NamedTuple):
 class Starvation:
     """How late the watchdog is, and why."""
 
-    def __init__(self, traces: Traces, gc_pauses: GarbagePauses) -> None:
+    def __init__(self, workers: Workers) -> None:
         self.due_ns = NEVER
         """When the watchdog is noticeably late. Read at the start of every slice; 0 while it is parked: the first slice
         wakes it."""
-        self._traces = traces
-        self._gc_pauses = gc_pauses
+        self._workers = workers
         self._asleep: tuple[int, Moment, ThreadClock] | None = None
         """When the watchdog wants to be woken, its times when it went to sleep, and its clock."""
         self._hold = _NO_HOLD
         self._stops: deque[_Stop] = deque(maxlen=_MAX_STOPS)
-        self._cpu_ns: dict[int, int] = {}
-        """CPU time of the process's threads by native id, when it was noted last."""
-        self._process_cpu_ns = 0
-        """That of the whole process then."""
-        self._noted_ns = 0
         self._quota: CpuQuota | None = None
         """While the watchdog runs."""
         self._throttled: deque[tuple[int, int]] = deque(maxlen=_MAX_QUOTA_NOTES)
@@ -95,8 +78,7 @@ class Starvation:
         self._asleep = None
         self._hold = _NO_HOLD
         self._stops.clear()
-        self._cpu_ns = {}
-        self._noted_ns = 0
+        self._workers.forget()
         self._throttled.clear()
         quota, self._quota = self._quota, None
         if quota is not None:
@@ -121,14 +103,6 @@ class Starvation:
         """The watchdog sleeps until it is woken."""
         self._asleep = None
         self.due_ns = 0
-
-    def note_cpu_times(self) -> None:
-        """Note the CPU times of all threads, so that the one that works next can be told. At most every 50 ms."""
-        now_ns = perf_counter_ns()
-        if now_ns >= self._noted_ns + _NOTE_EVERY_NS + len(self._cpu_ns) * _NOTE_EVERY_PER_THREAD_NS:
-            self._cpu_ns = {thread.native_id: cpu_ns(thread.native_id) for thread in _threads() if thread.native_id}
-            self._process_cpu_ns = process_time_ns()
-            self._noted_ns = now_ns
 
     def note_quota(self) -> None:
         """Note for how long the quota has kept the process from running so far. At every look."""
@@ -157,7 +131,7 @@ class Starvation:
             self._stops.append(_Stop(now_ns, stopped_ns, stopped_ns + max(0, wake_ns - before.at_ns)))
         if gil_ns < _LATE_NS:
             return 0
-        self._hold = _Hold(now_ns, gil_ns, self._workers(gil_ns // _HOLDER_WORKS), self._somebody_is_gone(gil_ns))
+        self._hold = _Hold(now_ns, gil_ns, self._workers.busiest(gil_ns), self._workers.somebody_is_gone(gil_ns))
         self.due_ns = 0  # each loop finds out at its next slice whether it wanted to run meanwhile
         return gil_ns
 
@@ -211,66 +185,26 @@ class Starvation:
         """How long the GIL was held last, if that was since then."""
         return self._hold.held_ns if self._hold.until_ns >= since_ns else 0
 
-    def holder(self, waiting: int, since_ns: int, gil_ns: int) -> list[StackFrame] | None:
-        """The stack of the thread that held the GIL for most of `gil_ns` since then, while thread `waiting` waited.
+    def holder(self, waiting: int, since_ns: int, gil_ns: int) -> Worker | None:
+        """The thread that held the GIL for most of `gil_ns` since then, while thread `waiting` waited.
 
-        Empty where it has gone on to wait for something. None where nobody is left who worked at least an eighth of it:
-        several may take turns, and wait for a CPU; see `holder_is_gone`.
+        One that has gone on to wait for something is taken where there is no other: its stack shows another line. None
+        where nobody is left who worked enough; see `holder_is_gone`.
         """
         noticed = self._hold.by if self._hold.until_ns >= since_ns else []
-        found: list[StackFrame] | None = None
-        for ident, stack in (*noticed, *self._workers(gil_ns // _HOLDER_WORKS)):
-            if ident != waiting and stack:
-                if not is_idle(stack[0].module, stack[0].code):
-                    return stack
-                found = []
+        found: Worker | None = None
+        for worker in (*noticed, *self._workers.busiest(gil_ns)):
+            if worker.ident != waiting and worker.stack:
+                if not worker.is_idle:
+                    return worker
+                found = worker
         return found
 
     def holder_is_gone(self, since_ns: int) -> bool:
         """Whether a thread that is no more may have held the GIL since then, when the watchdog was late."""
         return self._hold.until_ns >= since_ns and self._hold.gone
 
-    def _somebody_is_gone(self, gil_ns: int) -> bool:
-        """Whether a thread that is no more worked since the CPU times were noted, for as much as a holder must have."""
-        noted = self._cpu_ns
-        # A thread without a frame is about to end. Their idents alone: see `_workers`.
-        idents = frozenset(current_frames())
-        alive_ns = sum(
-            [
-                cpu_ns(thread.native_id) - noted.get(thread.native_id, 0)
-                for thread in _threads()
-                if thread.native_id and thread.ident in idents
-            ]
-        )
-        return process_time_ns() - self._process_cpu_ns - alive_ns >= gil_ns // _HOLDER_WORKS
-
-    def _workers(self, at_least_ns: int) -> list[tuple[int, list[StackFrame]]]:
-        """The threads that worked most since the CPU times were noted, by ident, and where they are."""
-        noted = self._cpu_ns
-        worked = [
-            (
-                cpu_ns(thread.native_id)
-                - noted.get(thread.native_id, 0)
-                - self._gc_pauses.own_ns(thread.ident, self._noted_ns),
-                thread.ident,
-            )
-            for thread in _threads()
-            if thread.ident and thread.native_id and not thread.name.startswith(OWN_THREADS)
-        ]
-        stack, depth = self._traces.stack, self._traces.looked_depth
-        busiest = sorted([item for item in worked if item[0] >= at_least_ns], reverse=True)[:_MAX_WORKERS]
-        # All frames are asked for anew for each, because to keep them would be a cycle: this frame is among them. They,
-        # and whatever their functions hold, would then live until the garbage collection, which CPython 3.12 does not
-        # survive where that is a view of a BytesIO (multiprocessing's Connection.recv makes one).
-        return [(ident, stack(current_frames().get(ident), depth)) for _, ident in busiest]
-
 
 def switch_interval_ns() -> int:
     """How long a thread waits for the GIL before it asks for it."""
     return int(sys.getswitchinterval() * 1e9)
-
-
-def _threads() -> list[threading.Thread]:
-    # Not threading.enumerate(): it takes a lock, and this may run on a loop's thread. A list of a dict's values is one
-    # step under the GIL.
-    return list(threading._active.values())  # type: ignore[attr-defined] # noqa: SLF001 - as said

@@ -34,15 +34,15 @@ class ThreadTimes(NamedTuple):
 
 
 class ThreadClock:
-    """Reads the times of the thread that made it; from any thread, until `close`."""
+    """Reads the times of a thread, by its native id, or of the one that made it; from any thread, until `close`."""
 
     __slots__ = ("_descriptor",)
 
-    def __init__(self) -> None:
+    def __init__(self, native_id: int | None = None) -> None:
         try:
-            self._descriptor: int | None = open_file(_PATH.format(thread_native_id()), 0)
+            self._descriptor: int | None = open_file(_PATH.format(native_id or thread_native_id()), 0)
         except OSError:
-            # No /proc, or another system: causes are then told without it.
+            # No /proc, another system, or the thread has ended: causes are then told without it.
             self._descriptor = None
 
     def read(self) -> ThreadTimes | None:

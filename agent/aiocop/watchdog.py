@@ -207,7 +207,7 @@ class Watchdog:
     def _look(self) -> int | None:
         """Sample what is old enough. How long until something else may be, None while no slice runs."""
         held_ns = self._starvation.judge(perf_counter_ns())
-        self._starvation.note_cpu_times()
+        self._slices.workers.note()
         self._starvation.note_quota()
         arm_ns = self._armed_after_ns()
         wait_ns: int | None = None

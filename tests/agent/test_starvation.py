@@ -11,7 +11,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from tests.support.detecting import LOOPS, detecting, line_of, run_tasks, the_slow_one
+from tests.support.detecting import LOOPS, detecting, line_of, run_tasks, slow, the_slow_one
 from tests.support.waiting import DEADLINE_S, wait_until
 
 from aiocop.api import _agent
@@ -21,13 +21,17 @@ from aiocop.gc_pauses import GarbagePauses, Pause
 from aiocop.starvation import NEVER, Starvation
 from aiocop.thread_clock import ThreadClock, ThreadTimes, cpu_ns
 from aiocop.traces import Traces
+from aiocop.workers import Worker, Workers
 
 MS = 1_000_000
 
 
-def make_starvation():
+@pytest.fixture
+def workers():
     traces = Traces(FrameNames(runner_module="aiocop.loops"))
-    return Starvation(traces, GarbagePauses(traces.names, lambda pause, frame: None))
+    workers = Workers(traces, GarbagePauses(traces.names, lambda pause, frame: None))
+    yield workers
+    workers.forget()  # closes the files of those it followed
 
 
 def moment(at_ms, cpu_ms, queued_ms, runs):
@@ -143,8 +147,8 @@ def test_the_cpu_time_of_any_thread_can_be_asked_for():
     wait_until(lambda: cpu_ns(thread.native_id) == 0, "the kernel forgets the thread")
 
 
-def test_a_watchdog_that_is_on_time_or_parked_is_not_judged():
-    starvation = make_starvation()
+def test_a_watchdog_that_is_on_time_or_parked_is_not_judged(workers):
+    starvation = Starvation(workers)
     clock = ThreadClock()
     assert starvation.due_ns == NEVER
     starvation.parks()
@@ -236,7 +240,7 @@ def test_a_wait_for_a_worker_is_no_wait_for_the_gil_whatever_woke_the_thread_bef
         assert event.cause == "wait"
 
 
-def test_looking_at_other_threads_leaves_nothing_of_theirs_to_the_garbage_collection():
+def test_looking_at_other_threads_leaves_nothing_of_theirs_to_the_garbage_collection(workers):
     """CPython 3.12 crashed in a service when it collected what multiprocessing's Connection.recv held."""
 
     class Held:
@@ -255,15 +259,14 @@ def test_looking_at_other_threads_leaves_nothing_of_theirs_to_the_garbage_collec
     assert entered.wait(60)
     gc.disable()
     try:
-        starvation = make_starvation()
-        found = starvation._workers(-(1 << 62))
-        starvation._somebody_is_gone(1 << 62)
+        found = workers.busiest(-(1 << 62))
+        workers.somebody_is_gone(1 << 62)
         looked.set()
         thread.join()
         assert gone.is_set()
     finally:
         gc.enable()
-    assert any(frame.code.co_name == "work" for _, stack in found for frame in stack)
+    assert any(frame.code.co_name == "work" for worker in found for frame in worker.stack)
 
 
 def allocates():
@@ -320,12 +323,61 @@ def test_collections_of_others_count_from_the_moment_in_question():
     assert pauses.others_ns(waiting=3, since_ns=0) == 0
 
 
-def test_a_pools_thread_that_has_nothing_to_do_is_no_line_that_held_the_gil():
-    starvation = make_starvation()
-    starvation.note_cpu_times()
+def test_a_pools_thread_that_has_nothing_to_do_is_no_line_that_held_the_gil(workers):
+    starvation = Starvation(workers)
+    workers.note()
     with ThreadPoolExecutor(1) as pool:
         pool.submit(sum, range(3_000_000)).result()
         me = threading.get_ident()
         # Between the result and the wait for more work the thread takes some steps.
-        wait_until(lambda: starvation.holder(me, 0, 1 * MS) == [], "nobody's line is found")
+        wait_until(lambda: starvation.holder(me, 0, 1 * MS).is_idle, "nobody's line is found")
         assert starvation.holder(me, 0, 10**15) is None  # nobody worked so long
+
+
+def test_threads_that_work_are_followed_until_they_end_or_all_is_forgotten(workers):
+    done = threading.Event()
+    native_ids = []
+
+    def works():
+        native_ids.append(threading.get_native_id())
+        while not done.is_set():
+            sum(range(1000))
+
+    def is_followed():
+        workers._noted_ns = 0  # as if it were time again
+        workers.note()
+        return native_ids and native_ids[0] in workers._clocks
+
+    thread = threading.Thread(target=works)
+    thread.start()
+    try:
+        wait_until(is_followed, "the thread is seen at work")
+        (worker,) = [one for one in workers.busiest(0) if one.ident == thread.ident]
+        assert worker.queued_ns >= 0
+    finally:
+        done.set()
+        thread.join()
+    wait_until(lambda: not is_followed(), "it has ended")
+    workers.forget()
+    assert workers._clocks == {}
+
+
+@pytest.mark.parametrize("loop", list(LOOPS))
+def test_a_holder_of_the_gil_that_had_no_cpu_is_not_to_blame_for_that(loop):
+    def holds():
+        pattern.search("a" * 20)
+
+    def starved():
+        return [event for event in events if event.cause == "starved"]
+
+    pattern = re.compile(r"(a+)+b")
+    with detecting(threshold_ms=20) as events:
+        workers = _agent._slices.workers
+        busiest = workers.busiest
+        workers.busiest = lambda gil_ns: [Worker(one.ident, 10**12, one.stack) for one in busiest(gil_ns)]
+        try:
+            run_beside(loop, holds, starved)
+        finally:
+            del workers.busiest
+    assert starved()
+    assert not [event for event in slow(events) if event.cause == "gil"]
