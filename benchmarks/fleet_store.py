@@ -3,7 +3,8 @@
 Sites differ in how often they are called: one in n is active each n-th minute or so, as ranks go (Zipf), so that about
 one site in six has a row in a given minute, nearly all in a given hour and all in a day. Two releases per service, the
 second since yesterday. Minutes reach back to the day before yesterday, hours 14 days, days a month, as retention keeps
-them; hours and days are sums of the rows below, older ones are copies of yesterday.
+them; hours and days are sums of the rows below, older ones are copies of yesterday. `extend_fleet` adds the minutes
+that have come since: a store never holds what is still to come.
 """
 
 import random
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from aiocop_collector.store import ids, schema
+from aiocop_collector.store.condense import hold_spans, strike_off
 
 DAY_S = 86_400
 PROCESSES_PER_SERVICE = 4
@@ -48,7 +50,8 @@ async def fill_fleet(engine: AsyncEngine, *, services: int, sites: int, days: in
     async with engine.begin() as connection:
         await _presence(connection, services, sites, range(today_s - (days - 1) * DAY_S, today_s + 1, DAY_S))
     async with engine.begin() as connection:
-        await _minutes(connection, range(today_s - 2 * DAY_S, now_s, 60), released_s=today_s - DAY_S)
+        await connection.exec_driver_sql("CREATE TABLE minutes (bucket_s BIGINT PRIMARY KEY, n BIGINT)")
+        await _minutes(connection, range(today_s - 2 * DAY_S, now_s, 60), 0, released_s=today_s - DAY_S)
     for finer, coarser, kept_days in (("minute", "hour", min(14, days)), ("hour", "day", days)):
         async with engine.begin() as connection:
             await _sum_up(connection, finer, coarser, 3600 if coarser == "hour" else DAY_S)
@@ -56,6 +59,27 @@ async def fill_fleet(engine: AsyncEngine, *, services: int, sites: int, days: in
         for age in range(first_copied, kept_days):
             async with engine.begin() as connection:
                 await _copy_yesterday(connection, coarser, today_s - DAY_S, (age - 1) * DAY_S)
+
+
+async def extend_fleet(connection: AsyncConnection, *, until_s: int) -> None:
+    """Add the minutes from where the fleet's end up to then, whole ones, in the caller's transaction."""
+    await hold_spans(connection)
+    (last_s, last), *_ = await connection.exec_driver_sql("SELECT max(bucket_s), max(n) FROM minutes")
+    starts_s = range(last_s + 60, until_s, 60)
+    if not starts_s:
+        return
+    (last_day_s,), *_ = await connection.exec_driver_sql("SELECT max(day_s) FROM presence")
+    days_s = range(last_day_s + DAY_S, until_s, DAY_S)
+    if days_s:
+        (services,), *_ = await connection.exec_driver_sql(
+            "SELECT count(DISTINCT name) FROM services WHERE name LIKE 'service-%'"
+        )
+        (sites,), *_ = await connection.exec_driver_sql("SELECT count(*) FROM active")
+        await _presence(connection, services, sites, days_s)
+    await _minutes(connection, starts_s, last + 1, released_s=0)
+    for coarser, length_s in (("hour", 3600), ("day", DAY_S)):
+        await _sum_up(connection, "minute", coarser, length_s, since_s=starts_s[0])
+    await strike_off(connection, starts_s)
 
 
 async def _insert(connection: AsyncConnection, table: str, rows: Iterable[tuple], columns: int) -> None:
@@ -125,20 +149,22 @@ async def _presence(connection: AsyncConnection, services: int, sites: int, days
         await _insert(connection, "presence", rows, 3)
 
 
-async def _minutes(connection: AsyncConnection, starts_s: range, *, released_s: int) -> None:
-    await connection.exec_driver_sql("CREATE TABLE minutes (bucket_s BIGINT PRIMARY KEY, n BIGINT)")
-    await _insert(connection, "minutes", ((start_s, n) for n, start_s in enumerate(starts_s)), 2)
+async def _minutes(connection: AsyncConnection, starts_s: range, first: int, *, released_s: int) -> None:
+    """The first of them is the fleet's minute with that number."""
+    await _insert(connection, "minutes", ((start_s, n) for n, start_s in enumerate(starts_s, first)), 2)
     drawn = "((m.n * 7919 + 13) * (a.n * 104729 + 7)) % 1000003"
     await connection.exec_driver_sql(
         f"INSERT INTO rollups_minute SELECT m.bucket_s, a.site_id, CASE WHEN m.bucket_s < {released_s} THEN a.old ELSE "
         "a.new END, 20 + (m.n + a.n) % 30, (m.n * a.n) % 3, 40000 + a.p / 10 + (m.n * 31 + a.n * 17) % 9000, "
         "30000 + (m.n * 7 + a.n * 13) % 90000 "
-        f"FROM minutes m CROSS JOIN active a WHERE {drawn} < a.p ORDER BY m.bucket_s, a.site_id"
+        f"FROM minutes m CROSS JOIN active a WHERE m.bucket_s >= {starts_s[0]} AND {drawn} < a.p "
+        "ORDER BY m.bucket_s, a.site_id"
     )
     bins = ", ".join(_bin_expression(name, index) for index, name in enumerate(schema.BIN_COLUMNS))
     await connection.exec_driver_sql(
         f"INSERT INTO histograms_minute SELECT r.bucket_s, r.site_id, r.release_id, {bins} "
-        "FROM rollups_minute r JOIN active a ON a.site_id = r.site_id ORDER BY r.bucket_s, r.site_id"
+        f"FROM rollups_minute r JOIN active a ON a.site_id = r.site_id WHERE r.bucket_s >= {starts_s[0]} "
+        "ORDER BY r.bucket_s, r.site_id"
     )
 
 
@@ -147,13 +173,24 @@ def _tables(resolution: str) -> Iterator[tuple[str, list[str]]]:
     yield f"histograms_{resolution}", list(schema.BIN_COLUMNS)
 
 
-async def _sum_up(connection: AsyncConnection, finer: str, coarser: str, length_s: int) -> None:
+async def _sum_up(connection: AsyncConnection, finer: str, coarser: str, length_s: int, *, since_s: int = 0) -> None:
+    """What the fleet did since then: a collector adds up itself what it takes in."""
     for (source, columns), (target, _) in zip(_tables(finer), _tables(coarser), strict=True):
         sums = ", ".join(f"max({name})" if name == "max_us" else f"CAST(sum({name}) AS BIGINT)" for name in columns)
+        changes = ", ".join(f"{name} = {_merged(target, name)}" for name in columns)
         await connection.exec_driver_sql(
             f"INSERT INTO {target} SELECT bucket_s - bucket_s % {length_s} AS start_s, site_id, release_id, {sums} "
-            f"FROM {source} GROUP BY start_s, site_id, release_id"
+            f"FROM {source} WHERE bucket_s >= {since_s} AND site_id IN (SELECT site_id FROM active) "
+            "GROUP BY start_s, site_id, release_id "
+            f"ON CONFLICT (bucket_s, site_id, release_id) DO UPDATE SET {changes}"
         )
+
+
+def _merged(table: str, name: str) -> str:
+    old, new = f"{table}.{name}", f"excluded.{name}"
+    if name == "max_us":
+        return f"CASE WHEN {new} > {old} THEN {new} ELSE {old} END"
+    return f"coalesce({old} + {new}, {old}, {new})"
 
 
 async def _copy_yesterday(connection: AsyncConnection, resolution: str, yesterday_s: int, back_s: int) -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.fleet_store import fill_fleet
+from benchmarks.fleet_store import extend_fleet, fill_fleet
 from benchmarks.processes import cpu_seconds, peak_mib
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -62,7 +62,7 @@ def questions(*, few: bool) -> Iterator[Asked]:
 async def build(url: str, options: argparse.Namespace) -> None:
     engine = open_engine(url)
     await prepare(engine)
-    now_s, started_s = int(time.time()) + 3600 * options.ahead_h, time.perf_counter()
+    now_s, started_s = int(time.time()), time.perf_counter()
     await fill_fleet(engine, services=options.services, sites=options.sites, days=options.days, now_s=now_s)
     print(f"filled in {time.perf_counter() - started_s:.0f} s", flush=True)
     await sum_spans(engine, options, now_s)
@@ -103,57 +103,71 @@ async def sum_missing(engine: AsyncEngine, days: int, at_s: int) -> tuple[int, f
 
 
 async def sum_spans(engine: AsyncEngine, options: argparse.Namespace, now_s: int) -> None:
-    """All that would be summed by now, and as time goes on: else minutes that are filled ahead are read row by row, as
-    long as they are to come."""
+    """All that a collector would have summed by now."""
     started_s = time.perf_counter()
-    times_s = range(now_s - 3600 * options.ahead_h, now_s + 1, 600)
-    spans, longest_s = zip(*[await sum_missing(engine, options.days, at_s) for at_s in times_s], strict=True)
+    spans, longest_s = await sum_missing(engine, options.days, now_s)
     took_s = time.perf_counter() - started_s
     print(
-        f"summed {sum(spans)} spans in {took_s:.0f} s, the longest transaction {max(longest_s) * 1000:.0f} ms",
+        f"summed {spans} spans in {took_s:.0f} s, the longest transaction {longest_s * 1000:.0f} ms",
         flush=True,
     )
 
 
-async def sum_again(url: str, options: argparse.Namespace) -> None:
-    """What an earlier run struck off, and what is still ahead."""
+async def go_on(engine: AsyncEngine, now_s: int) -> None:
+    """The fleet's minutes up to the one that has begun."""
+    async with writing(engine) as connection:
+        await extend_fleet(connection, until_s=now_s)
+
+
+async def bring_up_to_date(url: str, options: argparse.Namespace) -> None:
+    """A store that an earlier run made."""
     engine = open_engine(url)
-    async with engine.connect() as connection:
-        latest_s = (await connection.execute(text("SELECT max(bucket_s) FROM rollups_minute"))).scalar_one() + 60
-    options.ahead_h = max(0, -(-(latest_s - int(time.time())) // 3600))
-    await sum_spans(engine, options, latest_s)
+    await prepare(engine)
+    now_s = int(time.time())
+    await go_on(engine, now_s)
+    await sum_spans(engine, options, now_s)
     await engine.dispose()
 
 
 @contextlib.contextmanager
-def ingest(collector: CollectorProcess, agents: int) -> Iterator[None]:
-    """Agents that report each second until the block ends."""
+def meanwhile(collector: CollectorProcess, url: str, agents: int) -> Iterator[None]:
+    """Agents report each second, and each minute the fleet's rows of that minute are there, until the block ends."""
     ended = threading.Event()
-
-    def run() -> None:
-        with contextlib.ExitStack() as peers:
-            streams = [peers.enter_context(StreamPeer(collector.socket_path)) for _ in range(agents)]
-            for number, stream in enumerate(streams):
-                stream.greet(make_identity(f"service-{number:03}", environment="prod"))
-                stream.send(Define(tuple(make_site(n) for n in range(1, INGEST_SITES + 1))))
-            for sequence in itertools.count(1):
-                deltas = [
-                    SiteDelta(n, 20, 1, 90_000, 40_000, (3, 15, 12, 4, 26, 1)) for n in range(1, INGEST_SITES + 1)
-                ]
-                for stream in streams:
-                    stream.send(make_report(sequence, *deltas, started_at_ms=int(time.time() * 1000)))
-                for stream in streams:
-                    stream.wait_for_ack(sequence)
-                if ended.wait(1.0):
-                    return
-
-    thread = threading.Thread(target=run)
-    thread.start()
+    threads = [
+        threading.Thread(target=report, args=(collector, agents, ended)),
+        threading.Thread(target=asyncio.run, args=(go_on_until(url, ended),)),
+    ]
+    for thread in threads:
+        thread.start()
     try:
         yield
     finally:
         ended.set()
-        thread.join()
+        for thread in threads:
+            thread.join()
+
+
+def report(collector: CollectorProcess, agents: int, ended: threading.Event) -> None:
+    with contextlib.ExitStack() as peers:
+        streams = [peers.enter_context(StreamPeer(collector.socket_path)) for _ in range(agents)]
+        for number, stream in enumerate(streams):
+            stream.greet(make_identity(f"service-{number:03}", environment="prod"))
+            stream.send(Define(tuple(make_site(n) for n in range(1, INGEST_SITES + 1))))
+        for sequence in itertools.count(1):
+            deltas = [SiteDelta(n, 20, 1, 90_000, 40_000, (3, 15, 12, 4, 26, 1)) for n in range(1, INGEST_SITES + 1)]
+            for stream in streams:
+                stream.send(make_report(sequence, *deltas, started_at_ms=int(time.time() * 1000)))
+            for stream in streams:
+                stream.wait_for_ack(sequence)
+            if ended.wait(1.0):
+                return
+
+
+async def go_on_until(url: str, ended: threading.Event) -> None:
+    engine = open_engine(url)
+    while not await asyncio.to_thread(ended.wait, 60 - time.time() % 60):
+        await go_on(engine, int(time.time()))
+    await engine.dispose()
 
 
 def ask(collector: CollectorProcess, asked: Asked, rounds: int) -> bool:
@@ -177,11 +191,11 @@ def ask(collector: CollectorProcess, asked: Asked, rounds: int) -> bool:
 
 def measure(name: str, url: str, folder: Path, options: argparse.Namespace) -> None:
     print(f"\n== {name}: {options.services} services, {options.sites} sites, {options.days} days", flush=True)
-    asyncio.run(sum_again(url, options) if options.reuse else build(url, options))
+    asyncio.run(bring_up_to_date(url, options) if options.reuse else build(url, options))
     started_s = time.perf_counter()
     with run_collector(folder, "--database", url) as collector:
         print(f"ready {time.perf_counter() - started_s:.2f} s after its start (Python's own included)", flush=True)
-        with ingest(collector, options.agents):
+        with meanwhile(collector, url, options.agents):
             met = [ask(collector, asked, options.rounds) for asked in questions(few=options.few)]
         print(
             f"{sum(met)} of {len(met)} aims met; {peak_mib(collector.pid):.0f} MiB at most; load of the machine now "
@@ -202,10 +216,7 @@ def main() -> None:
     parser.add_argument("--few", action="store_true", help="a sixth of the questions")
     parser.add_argument("--postgres", action="store_true", help="PostgreSQL instead of SQLite")
     parser.add_argument("--keep", type=Path, help="make the store in this folder and leave it there")
-    parser.add_argument(
-        "--ahead-h", type=int, default=0, help="hours that it reaches past now, to be reused until then"
-    )
-    parser.add_argument("--reuse", action="store_true", help="with --keep: it is there from an earlier run")
+    parser.add_argument("--reuse", action="store_true", help="with --keep: go on from an earlier run")
     options = parser.parse_args()
     if options.quick:
         options.services, options.sites, options.rounds, options.few = 20, 1000, 5, True

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.queries import GROUPINGS, INGEST_SITES, WINDOWS, sum_again, sum_missing
+from benchmarks.queries import GROUPINGS, INGEST_SITES, WINDOWS, bring_up_to_date, go_on, sum_missing
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.support.collector import make_identity, make_report, make_site
 
@@ -49,6 +49,7 @@ class Meanwhile:
     async def go_on(self) -> None:
         """Time passes, agents report, a collector commits that and sums what is over."""
         self.now_s += STEP_S
+        await go_on(self._engine, int(self.now_s))
         now_ms, sequence, sites = int(self.now_s * 1000), next(self._sequences), range(1, INGEST_SITES + 1)
         deltas = [SiteDelta(site, 20, 1, 90_000, 40_000, (3, 15, 12, 4, 26, 1)) for site in sites]
         defined = tuple(map(make_site, sites)) if sequence == 1 else ()
@@ -73,7 +74,7 @@ def questions(windows: list[str], sorts: list[str]) -> Iterator[tuple[str, Hotsp
 
 async def measure(options: argparse.Namespace) -> None:
     url = f"sqlite:///{options.store}"
-    await sum_again(url, options)
+    await bring_up_to_date(url, options)
     engine, memory = open_engine(url), Memory()
     meanwhile = Meanwhile(engine, options.days)
     for name, question in questions(options.windows.split(","), options.sorts.split(",")):
