@@ -34,6 +34,8 @@ OPERATIONS = [
 ]
 SHAPES = 6
 """Kinds of histograms: three bins each."""
+_OWN = "a.site_id = r.site_id AND r.release_id IN (a.old, a.new)"
+"""What the fleet did, and not the agents that report meanwhile."""
 
 
 def _bin_expression(name: str, index: int) -> str:
@@ -163,7 +165,7 @@ async def _minutes(connection: AsyncConnection, starts_s: range, first: int, *, 
     bins = ", ".join(_bin_expression(name, index) for index, name in enumerate(schema.BIN_COLUMNS))
     await connection.exec_driver_sql(
         f"INSERT INTO histograms_minute SELECT r.bucket_s, r.site_id, r.release_id, {bins} "
-        f"FROM rollups_minute r JOIN active a ON a.site_id = r.site_id WHERE r.bucket_s >= {starts_s[0]} "
+        f"FROM rollups_minute r JOIN active a ON {_OWN} WHERE r.bucket_s >= {starts_s[0]} "
         "ORDER BY r.bucket_s, r.site_id"
     )
 
@@ -179,9 +181,9 @@ async def _sum_up(connection: AsyncConnection, finer: str, coarser: str, length_
         sums = ", ".join(f"max({name})" if name == "max_us" else f"CAST(sum({name}) AS BIGINT)" for name in columns)
         changes = ", ".join(f"{name} = {_merged(target, name)}" for name in columns)
         await connection.exec_driver_sql(
-            f"INSERT INTO {target} SELECT bucket_s - bucket_s % {length_s} AS start_s, site_id, release_id, {sums} "
-            f"FROM {source} WHERE bucket_s >= {since_s} AND site_id IN (SELECT site_id FROM active) "
-            "GROUP BY start_s, site_id, release_id "
+            f"INSERT INTO {target} SELECT bucket_s - bucket_s % {length_s} AS start_s, r.site_id, release_id, {sums} "
+            f"FROM {source} AS r JOIN active AS a ON {_OWN} WHERE bucket_s >= {since_s} "
+            "GROUP BY start_s, r.site_id, release_id "
             f"ON CONFLICT (bucket_s, site_id, release_id) DO UPDATE SET {changes}"
         )
 

@@ -17,6 +17,7 @@ from tests.support.sql import create_database
 
 from aiocop_collector.store import migrations, schema
 from aiocop_collector.store.database import open_engine, prepare
+from aiocop_collector.store.driver import execute_rows
 from aiocop_collector.store.migrations import OLDEST_REVISION, revisions, upgrade
 from aiocop_collector.store.statements import REPLACE, Statements
 
@@ -158,7 +159,7 @@ async def test_what_earlier_versions_write_and_read_still_can_be(empty_url):
                 row = tuple(_VALUES[column.type.python_type] for column in table.columns)
                 merge = {column.name: REPLACE for column in table.columns if not column.primary_key}
                 for _ in range(2):
-                    await connection.exec_driver_sql(statements.upsert(table, merge), row)
+                    await execute_rows(connection, statements.upsert(table, merge), [row])
                 assert [tuple(found) for found in await connection.execute(select(table))] == [row], (revision, table)
                 await connection.execute(table.delete())
     await engine.dispose()

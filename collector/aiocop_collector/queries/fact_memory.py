@@ -19,7 +19,7 @@ from aiocop_collector.queries.cells import Cells
 from aiocop_collector.queries.filters import Filters
 from aiocop_collector.queries.groupings import Grouping, Key
 from aiocop_collector.store.buckets import among, site_list
-from aiocop_collector.store.reading import fetch
+from aiocop_collector.store.driver import fetch
 from aiocop_collector.store.schema import hotspots, services, sites
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ from aiocop_collector.queries.shared_facts import Shared
 from aiocop_collector.queries.sum_memory import active_of, merge_shared, shared_of
 from aiocop_collector.queries.windows import Window
 from aiocop_collector.store.buckets import among, read_bins, read_counter_rows, site_list
+from aiocop_collector.store.driver import fetch
 from aiocop_collector.store.horizons import Horizons
-from aiocop_collector.store.reading import fetch
 from aiocop_collector.store.schema import BIN_COLUMNS, releases
 from aiocop_collector.store.spans import Cover, Listed, days_around
 from aiocop_collector.store.totals import BLOCKED_US, lane_of, pack_bins

@@ -11,7 +11,7 @@ from aiocop_collector.queries.groupings import Key
 from aiocop_collector.queries.members import GroupCost
 from aiocop_collector.queries.scope import Scope
 from aiocop_collector.store.buckets import among, not_among, site_list
-from aiocop_collector.store.reading import fetch
+from aiocop_collector.store.driver import fetch
 
 _FEW_OTHERS: Final = 1000
 """Up to here the sites that are left out are named, and not those that count: a quarter of the time, with few."""

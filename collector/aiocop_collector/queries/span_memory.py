@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiocop_collector.queries.columns import Columns
 from aiocop_collector.store.buckets import read_presence
-from aiocop_collector.store.reading import fetch
+from aiocop_collector.store.driver import fetch
 from aiocop_collector.store.schema import Resolution
 from aiocop_collector.store.spans import (
     MINUTE_S,

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from aiocop_collector.arrivals import Arrival, Transport
 from aiocop_collector.store import ids
 from aiocop_collector.store.delivery import Delivery
+from aiocop_collector.store.driver import execute_rows
 from aiocop_collector.store.loops import RecentLoop, add_recent, read_recent, recent_text
 from aiocop_collector.store.schema import agents
 from aiocop_collector.store.statements import Statements
@@ -173,8 +174,7 @@ async def lock_agents(
     for part in chunks(wanted):
         present.update((await connection.execute(select(agents.c.id).where(agents.c.id.in_(part)))).scalars())
     missing = [_new_row(latest[agent_id], now_ms) for agent_id in wanted if agent_id not in present]
-    if missing:
-        await connection.exec_driver_sql(statements.upsert(agents, {}), missing)
+    await execute_rows(connection, statements.upsert(agents, {}), missing)
     records: dict[str, AgentRecord] = {}
     for part in chunks(wanted):
         locked = select(agents).where(agents.c.id.in_(part)).order_by(agents.c.id).with_for_update()
@@ -190,7 +190,7 @@ async def write_agents(
     """Write the locked rows back."""
     columns = [column.name for column in agents.columns][1:]
     rows = [(*values[1:], values[0]) for values in (records[key].values(now_ms) for key in sorted(records))]
-    await connection.exec_driver_sql(statements.update(agents, columns), rows)
+    await execute_rows(connection, statements.update(agents, columns), rows)
 
 
 def _new_row(arrival: Arrival, now_ms: int) -> tuple[Any, ...]:

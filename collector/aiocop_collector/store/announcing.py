@@ -23,6 +23,7 @@ from aiocop_collector.store import ids
 from aiocop_collector.store.activity import Activity
 from aiocop_collector.store.agents import chunks
 from aiocop_collector.store.decisions import load_decided
+from aiocop_collector.store.driver import execute_rows
 from aiocop_collector.store.reopening import Reopened
 from aiocop_collector.store.ruling import owner_by_rule
 from aiocop_collector.store.schema import RESOLUTIONS, agents, hotspots, outbox, services, sites, stalls
@@ -90,8 +91,7 @@ class Announcer:
         for stall, data in (await self._describe_stalls(connection, long)).items():
             rows += self._rows("stall_in_progress", (stall,), data, now_ms)
         rows += await self._exceeded(connection, {cost.service_id for cost in activity.hotspots.values()}, now_ms)
-        if rows:
-            await connection.exec_driver_sql(statements.upsert(outbox, {}), sorted(rows))
+        await execute_rows(connection, statements.upsert(outbox, {}), sorted(rows))
         told = {stall.id for stall in long if stall.blocked_us >= self._longest_min_stall_ms * 1000}
         return Announced(len(rows), frozenset(slow | told))
 

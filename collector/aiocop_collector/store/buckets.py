@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aiocop_collector.store.reading import fetch
+from aiocop_collector.store.driver import fetch
 from aiocop_collector.store.schema import BIN_COLUMNS
 from aiocop_collector.store.spans import Buckets
 from aiocop_collector.store.totals import SiteRelease, Totals, pack_bins

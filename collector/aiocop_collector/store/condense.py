@@ -19,6 +19,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiocop_collector.store.buckets import read_bins, read_counters, read_presence
+from aiocop_collector.store.driver import execute_rows
 from aiocop_collector.store.horizons import load_horizons
 from aiocop_collector.store.locks import COUNTS
 from aiocop_collector.store.retention import kept_span
@@ -119,7 +120,7 @@ async def claim_spans(connection: AsyncConnection, wanted: Sequence[Span]) -> li
     claims = [Claim(span, secrets.randbits(_VERSION_BITS)) for span in wanted]
     upsert = Statements(connection.dialect).upsert(summed, {"version": REPLACE, "ready": REPLACE})
     rows = [(claim.span.span_s, claim.span.start_s, claim.version, 0) for claim in claims]
-    await connection.exec_driver_sql(upsert, rows)
+    await execute_rows(connection, upsert, rows)
     return claims
 
 
@@ -147,7 +148,7 @@ async def finish(connection: AsyncConnection, done: Summed) -> bool:
     if found.rowcount == 0:
         return False
     upsert = Statements(connection.dialect).upsert(summed_totals, {"totals": REPLACE, "presence": REPLACE})
-    await connection.exec_driver_sql(upsert, [(span.span_s, span.start_s, done.totals, done.presence)])
+    await execute_rows(connection, upsert, [(span.span_s, span.start_s, done.totals, done.presence)])
     return True
 
 

@@ -118,7 +118,7 @@ def blames_values(error: BaseException) -> bool:
     OverflowError is sqlite3's, for integers past 64 bits; SQLSTATE classes 22 and 23 are data exceptions and
     violated constraints (PostgreSQL, appendix A).
     """
-    if isinstance(error, (OverflowError, DataError, IntegrityError)):
+    if isinstance(error, (OverflowError, DataError, IntegrityError, sqlite3.DataError, sqlite3.IntegrityError)):
         return True
     state = getattr(error.orig, "sqlstate", None) if isinstance(error, DBAPIError) else None
     return isinstance(state, str) and state[:2] in ("22", "23")

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiocop_collector.store import ids
 from aiocop_collector.store.agents import clean
+from aiocop_collector.store.driver import execute_rows
 from aiocop_collector.store.fold import Fold, Sighting
 from aiocop_collector.store.heal import move_events
 from aiocop_collector.store.schema import hotspots, sites
@@ -70,10 +71,10 @@ async def write_sites(
         (hotspot_id, service_id, clean(path), clean(function), "open", "", *seen(plan.hotspot_sightings[hotspot_id]))
         for hotspot_id, (service_id, path, function) in sorted(plan.hotspot_facts.items())
     ]
-    await _execute(connection, statements.upsert(hotspots, SIGHTINGS), new_hotspots)
+    await execute_rows(connection, statements.upsert(hotspots, SIGHTINGS), new_hotspots)
     await _touch(connection, statements, hotspots, plan.hotspot_sightings, plan.hotspot_facts)
-    await _execute(connection, statements.upsert(sites, _SITE_MERGE), sorted(plan.defined_rows.values()))
-    await _execute(connection, statements.upsert(sites, SIGHTINGS), sorted(plan.unknown_rows.values()))
+    await execute_rows(connection, statements.upsert(sites, _SITE_MERGE), sorted(plan.defined_rows.values()))
+    await execute_rows(connection, statements.upsert(sites, SIGHTINGS), sorted(plan.unknown_rows.values()))
     await _touch(connection, statements, sites, fold.sightings, {**plan.defined_rows, **plan.unknown_rows})
     if plan.moved:
         await move_events(connection, statements, plan.moved)
@@ -133,9 +134,4 @@ async def _touch(
         for row_id, sighting in sorted(sightings.items(), key=lambda item: item[0])
         if row_id not in written
     ]
-    await _execute(connection, statements.touch(table), rows)
-
-
-async def _execute(connection: AsyncConnection, statement: str, rows: list[tuple[Any, ...]]) -> None:
-    if rows:
-        await connection.exec_driver_sql(statement, rows)
+    await execute_rows(connection, statements.touch(table), rows)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from sqlalchemy import delete, exists, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from aiocop_collector.store.driver import execute_rows
 from aiocop_collector.store.schema import decisions, hotspots, sites, slow_events
 from aiocop_collector.store.sites import Moved
 from aiocop_collector.store.statements import Statements
@@ -23,8 +24,7 @@ async def move_events(connection: AsyncConnection, statements: Statements, moved
             for row in (await connection.execute(query)).mappings()
             if any(site["site_id"] == move.site_id for site in json.loads(row["event"])["sites"])
         ]
-        if rows:
-            await connection.exec_driver_sql(statements.upsert(slow_events, {}), rows)
+        await execute_rows(connection, statements.upsert(slow_events, {}), rows)
     for hotspot_id in sorted({move.old_hotspot_id for move in moved}):
         deserted = await connection.execute(
             delete(hotspots)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiocop_collector.store import schema
-from aiocop_collector.store.reading import fetch
+from aiocop_collector.store.driver import execute_rows, fetch
 from aiocop_collector.store.statements import LARGEST, Statements
 
 Horizons = Mapping[int, int]
@@ -24,4 +24,4 @@ async def load_horizons(connection: AsyncConnection) -> Horizons:
 async def raise_horizon(connection: AsyncConnection, resolution: schema.Resolution, from_s: int) -> None:
     """Buckets of this resolution that start before `from_s` are no longer read. A horizon never sinks."""
     statement = Statements(connection.dialect).upsert(schema.horizons, {"from_s": LARGEST})
-    await connection.exec_driver_sql(statement, (resolution.seconds, from_s))
+    await execute_rows(connection, statement, [(resolution.seconds, from_s)])

@@ -12,6 +12,7 @@ from typing import Any, Final
 from sqlalchemy import Table
 
 from aiocop_collector.store.counts import MAX_TOTAL, Span, filled_span
+from aiocop_collector.store.driver import Statement
 from aiocop_collector.store.schema import BIN_COLUMNS, LOOP_COUNTERS, LOOPS, Resolution
 from aiocop_collector.store.statements import ADD, LARGEST, Statements
 from aiocop_wire import LoopDelta
@@ -73,7 +74,9 @@ class LoopFold:
             found.setdefault(service_id, LoopTotals()).merge(totals)
         return found
 
-    def statements(self, statements: Statements, resolution: Resolution) -> Iterator[tuple[str, list[tuple[int, ...]]]]:
+    def statements(
+        self, statements: Statements, resolution: Resolution
+    ) -> Iterator[tuple[Statement, list[tuple[int, ...]]]]:
         """What to execute for one resolution: statements and their rows, sorted by key."""
         table = LOOPS[resolution.name]
         merged: dict[tuple[int, int], LoopTotals] = {}
@@ -90,7 +93,7 @@ class LoopFold:
             yield _upsert(statements, table, span), by_span[span]
 
 
-def _upsert(statements: Statements, table: Table, span: Span) -> str:
+def _upsert(statements: Statements, table: Table, span: Span) -> Statement:
     merge = {name: LARGEST if name in _LARGEST else ADD for name in LOOP_COUNTERS}
     bins = BIN_COLUMNS[span[0] : span[1]]
     return statements.upsert(table, merge, columns=(*_KEY, *LOOP_COUNTERS), bins=bins)

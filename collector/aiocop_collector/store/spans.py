@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aiocop_collector.store.reading import fetch
+from aiocop_collector.store.driver import fetch
 from aiocop_collector.store.schema import RESOLUTIONS, Resolution
 
 _MINUTE, _HOUR, _DAY = RESOLUTIONS

@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from aiocop_collector.arrivals import StallSighting
 from aiocop_collector.store import ids
 from aiocop_collector.store.agents import chunks, clean
+from aiocop_collector.store.driver import execute_rows
 from aiocop_collector.store.fold import Fold, Reporter, Sighting
 from aiocop_collector.store.schema import hotspots, sites, stalls
 from aiocop_collector.store.sites import UNKNOWN, Defined, frames_json
@@ -109,10 +110,11 @@ class StallBook:
         if not rows:
             return
         merge = {column.name: REPLACE for column in stalls.columns if not column.primary_key}
-        await self._connection.exec_driver_sql(self._statements.upsert(stalls, merge), [row.values() for row in rows])
+        upsert = self._statements.upsert(stalls, merge)
+        await execute_rows(self._connection, upsert, [row.values() for row in rows])
         trim = self._statements.keep_newest(stalls, "agent_id", "started_at_ms", MAX_STALLS_PER_AGENT)
         agent_ids = sorted({row.agent_id for row in rows})
-        await self._connection.exec_driver_sql(trim, [(agent_id, agent_id) for agent_id in agent_ids])
+        await execute_rows(self._connection, trim, [(agent_id, agent_id) for agent_id in agent_ids])
 
     async def _load(self) -> None:
         wanted = sorted({_id_of(news.reporter, item.slice_ns) for news in self._news for item in news.sightings})
