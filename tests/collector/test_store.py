@@ -1,6 +1,7 @@
 """The writer with a real database in this process: what is counted once, kept, given up and cleaned."""
 
 import asyncio
+import itertools
 import random
 import sqlite3
 from datetime import timedelta
@@ -174,6 +175,14 @@ async def test_first_and_last_are_of_all_time_whatever_the_order(engine):
         c = table.c
         seen = select(c.first_seen_ms, c.last_seen_ms, c.first_release_id, c.last_release_id)
         assert await rows(engine, seen) == [(early_ms, late_ms + 1000, *releases)]
+
+
+def test_the_rows_of_a_service_lie_side_by_side():
+    services = [ids.service_id(f"service-{number}", "test") for number in range(20)]
+    service_of = {ids.site_id(service, number): service for service in services for number in range(200)}
+    assert len(service_of) == 20 * 200
+    in_order = [service for service, _ in itertools.groupby(service_of[site] for site in sorted(service_of))]
+    assert len(in_order) == 20
 
 
 async def test_only_the_newest_events_and_traces_are_kept(engine):

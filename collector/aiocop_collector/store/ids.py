@@ -9,6 +9,8 @@ from aiocop_wire import stable_id
 
 _SIGN: Final = 1 << 63
 _RANGE: Final = 1 << 64
+_OF_SERVICE: Final = 0xFFFF << 48
+"""The bits of a site's id that are its service's."""
 
 
 def to_signed(unsigned: int) -> int:
@@ -46,8 +48,14 @@ def hotspot_id(service: int, path: str, function: str) -> int:
 
 
 def site_id(service: int, wire_site: int) -> int:
-    """`wire_site` is the id in the agent's definition: one (operation, fingerprint)."""
-    return to_signed(stable_id("site", service % _RANGE, wire_site))
+    """`wire_site` is the id in the agent's definition: one (operation, fingerprint).
+
+    It begins like its service's, so that the rows of a service lie side by side: a commit has the sites of few services,
+    and scattered ones would cost it a page each in every table. Two of 10 000 sites of a service have the same id once
+    in five million services.
+    """
+    own = stable_id("site", service % _RANGE, wire_site)
+    return to_signed(service & _OF_SERVICE | own & ~_OF_SERVICE)
 
 
 def trace_id(site: int, wire_trace: int) -> int:
