@@ -50,9 +50,9 @@ def hotspot_id(service: int, path: str, function: str) -> int:
 def site_id(service: int, wire_site: int) -> int:
     """`wire_site` is the id in the agent's definition: one (operation, fingerprint).
 
-    It begins like its service's, so that the rows of a service lie side by side: a commit has the sites of few services,
-    and scattered ones would cost it a page each in every table. Two of 10 000 sites of a service have the same id once
-    in five million services.
+    It begins like its service's, so that the rows of a service lie side by side: a commit has the sites of few
+    services, and scattered ones would cost it a page each in every table. Two of 10 000 sites of a service have the
+    same id once in five million services.
     """
     own = stable_id("site", service % _RANGE, wire_site)
     return to_signed(service & _OF_SERVICE | own & ~_OF_SERVICE)
