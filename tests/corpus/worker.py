@@ -93,6 +93,8 @@ def main() -> None:
     scenarios = load_scenarios()
     detector = DETECTORS[options.detector]()
     with tempfile.TemporaryDirectory() as folder:
+        # What scenarios leave behind, some by being killed, goes with it.
+        tempfile.tempdir = os.environ["TMPDIR"] = folder
         for name in options.names or scenarios:
             started = time.monotonic()
             lines = play_in_fork(scenarios[name], options.loop, detector, Path(folder))
