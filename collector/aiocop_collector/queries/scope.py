@@ -27,7 +27,7 @@ from aiocop_collector.store.buckets import among, read_bins, read_counter_rows, 
 from aiocop_collector.store.driver import fetch
 from aiocop_collector.store.horizons import Horizons
 from aiocop_collector.store.schema import BIN_COLUMNS, releases
-from aiocop_collector.store.spans import Cover, Listed, days_around
+from aiocop_collector.store.spans import Buckets, Cover, Listed, days_around
 from aiocop_collector.store.totals import BLOCKED_US, lane_of, pack_bins
 
 FEW_SITES: Final = 2_000
@@ -61,10 +61,12 @@ class Scope:
     """The spans that may be read, of all days of the window."""
     parts: Cover
     """What makes up the window."""
+    live_buckets: Sequence[Buckets]
+    """Those of its buckets that hold something of what matches."""
     spans: Sequence[Columns]
     """What adds up to the spans of the window: shared, not to be changed. By release only where asked for."""
     live: Sequence[Columns]
-    """What adds up to its buckets, without bins."""
+    """What adds up to these buckets, without bins."""
     now_s: float
     horizons: Horizons
     _found: dict[object, tuple[Collection[int], Collection[int]]] = field(default_factory=dict)
@@ -171,7 +173,7 @@ class Scope:
     async def bins_of_sites(self, connection: AsyncConnection, site_ids: Collection[int]) -> Mapping[int, int]:
         """The histogram of each of these sites, in the releases that count; for few sites."""
         found = self._bins_in_spans(site_ids)
-        in_buckets = await read_bins(connection, self.parts.buckets, list(site_ids))
+        in_buckets = await read_bins(connection, self.live_buckets, list(site_ids))
         for (site_id, release_id), bins in in_buckets.items():
             if self.release_of is None or release_id in self.release_of:
                 found[site_id] += bins
@@ -210,7 +212,7 @@ class Scope:
             return found
         if self.cells.groups is None and (keys is None or len(lately) <= _FEW_BINS):
             of_sites = None if keys is None and not self.filters.narrows_sites else sorted(lately)
-            in_buckets = await read_bins(connection, self.parts.buckets, of_sites)
+            in_buckets = await read_bins(connection, self.live_buckets, of_sites)
             for (site_id, release_id), bins in in_buckets.items():
                 if site_id in lately and (self.release_of is None or release_id in self.release_of):
                     found[key_of(site_id)] += bins
@@ -228,7 +230,7 @@ class Scope:
             parameters.append(site_list(connection, self.release_of or ()))
         grouping = self.grouping
         found = []
-        for some in self.parts.buckets:
+        for some in self.live_buckets:
             rows = await fetch(
                 connection,
                 f"SELECT {grouping.key_text}, {_BIN_SUMS} FROM {some.resolution.histograms.name} "  # noqa: S608 no value
@@ -317,10 +319,7 @@ async def open_scope(
             cells = memory.sums.in_releases(matching, release_of, by_release=grouping.by_release)
     listed = await memory.spans.listed(connection, *days_around(window.since_s, window.until_s))
     parts = memory.spans.cover(window.since_s, window.until_s, window.resolution, listed, now_s, horizons)
-    live = [
-        Columns.of_rows(rows, by_release=release_of is not None)
-        for rows in await read_counter_rows(connection, parts.buckets, _few(filters, matching))
-    ]
+    live = await read_counter_rows(connection, parts.buckets, _few(filters, matching))
     spans = await memory.spans.totals(connection, parts.spans, listed, by_release=release_of is not None)
     return Scope(
         window,
@@ -333,8 +332,9 @@ async def open_scope(
         memory,
         listed,
         parts,
+        [buckets for buckets, _ in live],
         spans,
-        live,
+        [Columns.of_rows(rows, by_release=release_of is not None) for _, rows in live],
         now_s,
         horizons,
     )

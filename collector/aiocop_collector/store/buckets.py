@@ -57,13 +57,14 @@ async def read_counters(
 
 async def read_counter_rows(
     connection: AsyncConnection, buckets: Iterable[Buckets], site_ids: Sequence[int] | None = None
-) -> list[Sequence[Any]]:
-    """Rows (site_id, release_id, count, slow_count, blocked_us, max_us) that add up to the buckets, in parts: each in
-    the order of the first two. `site_ids`, where given, are the only sites."""
-    return [
-        await _rows(connection, some, some.resolution.rollups.name, _COUNTERS, site_ids, ordered=True)
+) -> list[tuple[Buckets, Sequence[Any]]]:
+    """The buckets in parts, without those that hold nothing: each with its rows (site_id, release_id, count,
+    slow_count, blocked_us, max_us), in the order of the first two. `site_ids`, where given, are the only sites."""
+    read = [
+        (some, await _rows(connection, some, some.resolution.rollups.name, _COUNTERS, site_ids, ordered=True))
         for some in _one_by_one(buckets)
     ]
+    return [(some, rows) for some, rows in read if rows]
 
 
 async def read_bins(
