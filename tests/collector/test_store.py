@@ -137,7 +137,8 @@ async def test_two_collectors_that_hold_the_same_reports_count_them_once(engine)
 @pytest.mark.postgres
 async def test_collectors_that_write_the_same_rows_do_not_deadlock(postgres_url, monkeypatch):
     """Each transaction writes the same services, sites, traces, events and buckets, which come in any order."""
-    monkeypatch.setattr("aiocop_collector.store.writer.FLUSH_BYTES", 300)  # three arrivals of Agent.offer
+    # Three arrivals of Agent.offer with 30 definitions.
+    monkeypatch.setattr("aiocop_collector.store.writer.FLUSH_BYTES", 30_000)
     monkeypatch.setattr("aiocop_collector.store.writer.FLUSH_INTERVAL_S", 0.0)
     engine = open_engine(await create_database(postgres_url))
     await prepare(engine)
@@ -161,6 +162,21 @@ async def test_collectors_that_write_the_same_rows_do_not_deadlock(postgres_url,
     assert counters.totals()["commits"] == len(stores) * 15
     assert counters.totals().get("commits_failed", 0) == 0
     await engine.dispose()
+
+
+async def test_a_fleet_that_is_new_to_a_store_is_taken_in_in_several_commits(engine):
+    """Each definition is a row of its own, however short: all in one commit would keep everybody's reports waiting."""
+    counters = Counters()
+    store = Store(engine, counters, retention=MONTH)
+    agents = [Agent(service=f"service-{number}") for number in range(12)]
+    definitions = [make_site(number) for number in range(1, 301)]
+    for agent in agents:
+        agent.offer(store, make_report(1, SiteDelta(1, 1, 0, 9, 9)), *definitions)
+    store.start()
+    assert await store.stop(60)
+    assert counters.totals()["commits"] > 2
+    assert [agent.acknowledged for agent in agents] == [1] * len(agents)
+    assert await total(engine) == len(agents)
 
 
 async def test_first_and_last_are_of_all_time_whatever_the_order(engine):
