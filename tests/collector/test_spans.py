@@ -21,10 +21,12 @@ from tests.support.sql import copy_database, create_database
 from aiocop_collector.arrivals import Arrival
 from aiocop_collector.counters import Counters
 from aiocop_collector.queries.columns import Columns
+from aiocop_collector.queries.seen import _SEEN_SITES
 from aiocop_collector.store import schema
 from aiocop_collector.store.checks import check_store
 from aiocop_collector.store.condense import MINUTE_GRACE_S, claim_spans, finish, missing_spans, sum_span
 from aiocop_collector.store.database import open_engine, prepare, writing
+from aiocop_collector.store.driver import fetch
 from aiocop_collector.store.pruning import Limits, Pruner
 from aiocop_collector.store.retention import kept_span
 from aiocop_collector.store.schema import RESOLUTIONS
@@ -162,6 +164,28 @@ async def test_answers_are_the_same_however_many_sites_there_are(engine, monkeyp
     for few in (-1, 1_000_000):
         monkeypatch.setattr("aiocop_collector.queries.seen._FEW_OTHERS", few)
         assert await answers(engine) == as_few
+
+
+@pytest.mark.parametrize("group_by", ["entry_point", "line", "fingerprint"])
+async def test_the_last_seen_are_found_among_those_of_the_last_minutes(engine, monkeypatch, group_by):
+    await sum_all(engine, int(NOW_S) - 7200)  # the last two hours are read row by row
+    asked: list[str] = []
+
+    async def listening(connection, statement, *parameters):
+        asked.append(statement)
+        return await fetch(connection, statement, *parameters)
+
+    monkeypatch.setattr("aiocop_collector.queries.seen.fetch", listening)
+    question = {"since": "30d", "group_by": group_by, "sort": "last_seen"}
+    transport = httpx.ASGITransport(make_app(engine))
+    async with httpx.AsyncClient(transport=transport, base_url="http://collector") as client:
+        first = (await client.get("/hotspots", params={**question, "limit": 2})).raise_for_status().json()
+        passed_by = [one for one in asked if one.startswith(_SEEN_SITES)]
+        everything = (await client.get("/hotspots", params={**question, "limit": 1000})).raise_for_status().json()
+    assert first["hotspots"] == everything["hotspots"][:2]
+    assert first["total"] == everything["total"] > 2
+    assert [one.startswith(f"{_SEEN_SITES} WHERE") for one in passed_by] == [True]
+    assert _SEEN_SITES in asked, "of all others too, where they are asked for"
 
 
 async def test_spans_are_read_at_all(engine, summed):

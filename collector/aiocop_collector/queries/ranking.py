@@ -52,7 +52,8 @@ async def rank(
     bins = await scope.bins_of_groups(connection) if sort == "p99" else None
     values: Sequence[int | float]
     if sort == "last_seen":
-        values = await last_seen_ms_of(connection, scope)
+        latest = limit + 1 if order == "desc" and cursor is None else None
+        values = await last_seen_ms_of(connection, scope, latest=latest)
     elif sort == "max":
         values = max_us
     elif bins is not None:
