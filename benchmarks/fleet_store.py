@@ -79,6 +79,7 @@ async def extend_fleet(connection: AsyncConnection, *, until_s: int) -> None:
         (sites,), *_ = await connection.exec_driver_sql("SELECT count(*) FROM active")
         await _presence(connection, services, sites, days_s)
     await _minutes(connection, starts_s, last + 1, released_s=0)
+    await _see(connection, starts_s[0])
     for coarser, length_s in (("hour", 3600), ("day", DAY_S)):
         await _sum_up(connection, "minute", coarser, length_s, since_s=starts_s[0])
     await strike_off(connection, starts_s)
@@ -168,6 +169,27 @@ async def _minutes(connection: AsyncConnection, starts_s: range, first: int, *, 
         f"FROM rollups_minute r JOIN active a ON {_OWN} WHERE r.bucket_s >= {starts_s[0]} "
         "ORDER BY r.bucket_s, r.site_id"
     )
+
+
+async def _see(connection: AsyncConnection, since_s: int) -> None:
+    """Sites and hotspots were last seen when they were active."""
+    if connection.dialect.name == "postgresql":  # as commits do, so that nobody waits for each other
+        await connection.exec_driver_sql("SELECT id FROM services ORDER BY id FOR UPDATE")
+    active = (
+        f"(SELECT site_id, max(bucket_s) * 1000 AS at_ms FROM rollups_minute WHERE bucket_s >= {since_s} GROUP BY 1)"
+    )
+    for table, seen in (
+        ("sites", active),
+        (
+            "hotspots",
+            f"(SELECT hotspot_id, max(at_ms) AS at_ms FROM {active} AS a JOIN sites ON id = site_id GROUP BY 1)",
+        ),
+    ):
+        key = "site_id" if table == "sites" else "hotspot_id"
+        await connection.exec_driver_sql(
+            f"UPDATE {table} SET last_seen_ms = seen.at_ms FROM {seen} AS seen "
+            f"WHERE {table}.id = seen.{key} AND {table}.last_seen_ms < seen.at_ms"
+        )
 
 
 def _tables(resolution: str) -> Iterator[tuple[str, list[str]]]:
