@@ -255,6 +255,19 @@ async def test_a_late_report_is_in_every_answer(summed):
     assert {(length_s, late_s - late_s % length_s) for length_s in (600, 10_800, 43_200)} <= listed_before
 
 
+@pytest.mark.parametrize("ahead_s", [90, 1200, 5 * 3600])
+async def test_what_comes_too_early_counts_too(summed, ahead_s):
+    async def count() -> int:
+        transport = httpx.ASGITransport(make_app(summed))
+        async with httpx.AsyncClient(transport=transport, base_url="http://collector") as client:
+            answer = (await client.get("/hotspots?since=30d&limit=1000")).raise_for_status().json()
+        return sum(row["count"] for row in answer["hotspots"])
+
+    before = await count()
+    await write_late(summed, int(NOW_S) + ahead_s)
+    assert await count() == before + 1
+
+
 async def test_a_commit_strikes_off_what_it_makes_untrue(summed):
     listed_before = await listed(summed)
     late_s = int(NOW_S) - 30 * 3600

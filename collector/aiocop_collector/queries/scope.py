@@ -23,7 +23,7 @@ from aiocop_collector.queries.memory import Memory
 from aiocop_collector.queries.shared_facts import Shared
 from aiocop_collector.queries.sum_memory import active_of, merge_shared, shared_of
 from aiocop_collector.queries.windows import Window
-from aiocop_collector.store.buckets import among, read_bins, read_counter_rows, site_list
+from aiocop_collector.store.buckets import among, read_bins, read_counter_rows, site_list, worth_reading
 from aiocop_collector.store.driver import fetch
 from aiocop_collector.store.horizons import Horizons
 from aiocop_collector.store.schema import BIN_COLUMNS, releases
@@ -319,7 +319,8 @@ async def open_scope(
             cells = memory.sums.in_releases(matching, release_of, by_release=grouping.by_release)
     listed = await memory.spans.listed(connection, *days_around(window.since_s, window.until_s))
     parts = memory.spans.cover(window.since_s, window.until_s, window.resolution, listed, now_s, horizons)
-    live = await read_counter_rows(connection, parts.buckets, _few(filters, matching))
+    buckets = await worth_reading(connection, parts.buckets, now_s)
+    live = await read_counter_rows(connection, buckets, _few(filters, matching))
     spans = await memory.spans.totals(connection, parts.spans, listed, by_release=release_of is not None)
     return Scope(
         window,
