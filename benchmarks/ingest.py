@@ -3,7 +3,8 @@
 A real collector process with SQLite, or with `--postgres 1 2 4` so many of them on one PostgreSQL, is fed over unix
 streams (until every report is acknowledged) and, on SQLite, over UDP (until all that arrived is committed). Reports are
 encoded beforehand, so what is measured is the collector. Printed per transport: reports and represented blocking calls
-per second of wall time, the collectors' CPU time per million of these, their largest memory, and what was lost.
+per second of wall time, the collectors' CPU time per million of these and per delta, how long commits took, their
+largest memory, and what was lost. With `--services` each agent is a service of its own: nobody's rows are merged.
 
 With `--rate N` one collector is not fed as fast as it can but as a fleet would: so many represented calls each second,
 over unix, by agents that are services of their own and report each second half of their sites. Printed: how long a
@@ -24,6 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.processes import cpu_seconds, peak_mib
+from prometheus_client.parser import text_string_to_metric_families
 from tests.support.collector import (
     CollectorProcess,
     DatagramPeer,
@@ -45,13 +47,19 @@ def make_reports(count: int, sites: int) -> list[Report]:
     return [make_report(sequence, *deltas) for sequence in range(1, count + 1)]
 
 
-def feed_stream(collectors: list[CollectorProcess], agents: int, reports: list[Report], sites: int) -> int:
+def identity_of(number: int, *, apart: bool) -> Identity:
+    return make_identity(f"service-{number:03}", environment="prod") if apart else make_identity()
+
+
+def feed_stream(
+    collectors: list[CollectorProcess], agents: int, reports: list[Report], sites: int, *, apart: bool
+) -> int:
     define = frame(encode(Define(tuple(make_site(number) for number in range(1, sites + 1)))))
     data = define + b"".join(frame(encode(report)) for report in reports)
 
     def run_agent(number: int) -> None:
         with StreamPeer(collectors[number % len(collectors)].socket_path) as peer:
-            peer.greet(make_identity())
+            peer.greet(identity_of(number, apart=apart))
             sender = threading.Thread(target=peer.send_bytes, args=(data,))
             sender.start()
             while peer.receive().sequence < len(reports):
@@ -66,9 +74,11 @@ def feed_stream(collectors: list[CollectorProcess], agents: int, reports: list[R
     return agents * len(reports)
 
 
-def feed_datagrams(collectors: list[CollectorProcess], agents: int, reports: list[Report], sites: int) -> int:
+def feed_datagrams(
+    collectors: list[CollectorProcess], agents: int, reports: list[Report], sites: int, *, apart: bool
+) -> int:
     (collector,) = collectors
-    identities: list[Identity] = [make_identity() for _ in range(agents)]
+    identities = [identity_of(number, apart=apart) for number in range(agents)]
     define = Define(tuple(make_site(number) for number in range(1, sites + 1)))
     with DatagramPeer(collector.udp) as peer:
         for number, report in enumerate(reports):
@@ -90,7 +100,7 @@ def feed_steadily(collector: CollectorProcess, options: argparse.Namespace) -> l
 
     def run_agent(number: int) -> None:
         with StreamPeer(collector.socket_path) as peer:
-            peer.greet(make_identity(f"service-{number:03}", environment="prod"))
+            peer.greet(identity_of(number, apart=True))
             peer.send(Define(tuple(make_site(site) for site in sites)))
             for sequence in itertools.count(1):
                 due_s = began_s + sequence + number / options.agents
@@ -124,11 +134,22 @@ def measure_steadily(options: argparse.Namespace) -> None:
             commits = collector.counters()["commits"]
             print(
                 f"{options.rate:,} represented calls/s of {2 * options.rate // CALLS_PER_DELTA:,} sites of "
-                f"{options.agents} services for {options.seconds} s: {len(waits_ms)} reports, {commits} commits; "
-                f"acknowledged after {statistics.median(waits_ms):.0f} ms (p95 "
+                f"{options.agents} services for {options.seconds} s: {len(waits_ms)} reports, {commits} commits, "
+                f"{commit_times(collector)}; acknowledged after {statistics.median(waits_ms):.0f} ms (p95 "
                 f"{waits_ms[len(waits_ms) * 95 // 100]:.0f}, longest {waits_ms[-1]:.0f}); "
                 f"{cpu_s / wall_s:.2f} of a core; peak {peak_mib(collector.pid):.0f} MiB"
             )
+
+
+def commit_times(collector: CollectorProcess) -> str:
+    """From the collector's own histogram."""
+    metrics = {family.name: family for family in text_string_to_metric_families(collector.http.get("/metrics").text)}
+    samples = metrics["aiocop_collector_commit_seconds"].samples
+    buckets = [(float(one.labels["le"]), one.value) for one in samples if one.name.endswith("_bucket")]
+    (total_s,) = [one.value for one in samples if one.name.endswith("_sum")]
+    count = buckets[-1][1]
+    longest_s = next(bound_s for bound_s, below in buckets if below == count)
+    return f"{total_s / count * 1000:.0f} ms each and none above {longest_s * 1000:.0f}"
 
 
 def received(collector: CollectorProcess) -> int:
@@ -144,7 +165,7 @@ def measure(name: str, options: argparse.Namespace, database: str | None, size: 
         collectors = [stack.enter_context(run_collector(folder, *arguments, udp=True)) for folder in folders]
         feed = feed_stream if name == "unix" else feed_datagrams
         started_cpu_s, started_s = sum(cpu_seconds(one.pid) for one in collectors), time.perf_counter()
-        applied = feed(collectors, options.agents, reports, options.sites)
+        applied = feed(collectors, options.agents, reports, options.sites, apart=options.services)
         wall_s = time.perf_counter() - started_s - (1.0 if name == "udp" else 0.0)
         cpu_s = sum(cpu_seconds(one.pid) for one in collectors) - started_cpu_s
         commits = sum(one.counters()["commits"] for one in collectors)
@@ -154,7 +175,9 @@ def measure(name: str, options: argparse.Namespace, database: str | None, size: 
             f"{applied} reports of {options.sites} sites from {options.agents} agents in {wall_s:.2f} s: "
             f"{applied / wall_s:,.0f} reports/s, {applied * options.sites / wall_s:,.0f} deltas/s, "
             f"{calls / wall_s:,.0f} represented calls/s; "
-            f"{cpu_s / calls * 1e6:.3f} CPU s per million calls; {commits} commits; "
+            f"{cpu_s / calls * 1e6:.3f} CPU s per million calls, "
+            f"{cpu_s / calls * CALLS_PER_DELTA * 1e6:.1f} µs per delta; "
+            f"{commits} commits, {'; '.join(map(commit_times, collectors))}; "
             f"peak {max(peak_mib(one.pid) for one in collectors):.0f} MiB; "
             f"lost {options.agents * options.reports - applied}"
         )
@@ -165,6 +188,7 @@ def main() -> None:
     parser.add_argument("--agents", type=int, default=10)
     parser.add_argument("--reports", type=int, default=200, help="per agent")
     parser.add_argument("--sites", type=int, default=30, help="counted in each report")
+    parser.add_argument("--services", action="store_true", help="each agent is a service of its own")
     parser.add_argument("--postgres", type=int, nargs="*", metavar="N", help="so many collectors on one PostgreSQL")
     parser.add_argument("--rate", type=int, help="represented calls per second, in all")
     parser.add_argument("--seconds", type=int, default=60, help="how long, with --rate")

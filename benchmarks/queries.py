@@ -76,7 +76,8 @@ async def build(url: str, options: argparse.Namespace) -> None:
         if engine.dialect.name == "postgresql":
             size = (await connection.execute(text("SELECT pg_database_size(current_database())"))).scalar_one()
         else:
-            size = sum(file.stat().st_size for file in Path(engine.url.database).parent.glob("collector.sqlite3*"))
+            await connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))  # not what filling it left behind
+            size = Path(engine.url.database).stat().st_size
     per_million_kib = size / float(calls) * 1e6 / 1024
     print(f"{total:,} roll-up rows; {size / 2**20:,.0f} MiB; {per_million_kib:,.1f} KiB per million events")
     if engine.dialect.name == "postgresql":

@@ -120,9 +120,7 @@ class Transaction:
         await apply_rules_to_defined(self._connection, self._rules, sites.defined, sites.hotspot_of, self._now_ms)
         await self._write_counts()
         presence = self._fold.presence(self._memory.presence)
-        await execute_rows(
-            self._connection, self._statements.upsert(schema.presence, {}), self._fold.presence_rows(presence)
-        )
+        await self._execute(self._statements.upsert(schema.presence, {}), self._fold.presence_rows(presence))
         await self._write_traces()
         await self._write_events(sites.hotspot_of)
         await store_captured(self._connection, self._fold.events, self._memory.site_ids, self._now_ms)
@@ -182,9 +180,7 @@ class Transaction:
 
     async def _write_counts(self) -> None:
         for resolution, rows in self._fold.rows(schema.RESOLUTIONS):
-            await execute_rows(
-                self._connection, self._statements.upsert(resolution.rollups, _ROLLUP_MERGE), rows.rollups
-            )
+            await self._execute(self._statements.upsert(resolution.rollups, _ROLLUP_MERGE), rows.rollups)
             # The order of these does not matter: who writes a histogram's row holds the roll-up's row of the same key.
             for (first, end), histograms in rows.histograms.items():
                 bins = schema.BIN_COLUMNS[first:end]
@@ -207,9 +203,7 @@ class Transaction:
         rows = self._fold.event_rows(hotspot_of)
         await self._execute(self._statements.upsert(schema.slow_events, {}), rows)
         trim = self._statements.keep_newest(schema.slow_events, "hotspot_id", "started_at_ms", MAX_EVENTS_PER_HOTSPOT)
-        await execute_rows(
-            self._connection, trim, [(hotspot_id, hotspot_id) for hotspot_id in sorted({row[1] for row in rows})]
-        )
+        await self._execute(trim, [(hotspot_id, hotspot_id) for hotspot_id in sorted({row[1] for row in rows})])
 
     async def _write(self, table: Table, merge: Mapping[str, str], rows: Mapping[int, tuple[Any, ...]]) -> None:
         await self._execute(self._statements.upsert(table, merge), [rows[key] for key in sorted(rows)])
