@@ -8,7 +8,8 @@ A slice that runs past `stall_after` it tells to the stall board (stalls.py), an
 twice a second. On the heartbeat it marks that it could look, which slices have ended, and where it saw one that runs.
 
 A native call that holds the GIL keeps this thread from running; the stack it sees right afterwards is still the
-culprit's.
+culprit's. But only then: whatever gives up the GIL, as reading a file does, lets the loop go on. So samples are taken
+before anything else, and again after each reading that took long.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from aiocop.loop_thread import LoopThread
 from aiocop.slice import MAX_SAMPLES_PER_SLICE, Slices
 from aiocop.stalls import REFRESH_NS
 from aiocop.starvation import NEVER
-from aiocop.thread_clock import ThreadClock
+from aiocop.thread_clock import ThreadClock, ThreadTimes
 from aiocop.uvloop_turns import UvloopTurns
 from aiocop_wire.heartbeat import BEGUN, FINISHED, SEEN, SEEN_IN
 
@@ -34,6 +35,8 @@ _logger: Final = logging.getLogger("aiocop")
 _SHORTEST_SLEEP_NS: Final = 1_000_000
 _SHORTEST_ARM_NS: Final = 1_000_000
 _STALLED_LOOK_NS: Final = REFRESH_NS // 2
+_KEPT_NS: Final = 2_000_000
+"""A reading that took so long, of some microseconds, was kept waiting for the GIL."""
 _FOR_EVER: Final = -1.0
 _GOVERNED_PARK_S: Final = 1.0
 
@@ -75,6 +78,7 @@ class Watchdog:
             self._stopping = False
             self.parked = False
             self._starvation.parks()  # until its first look, slices look for themselves
+            self._starvation.watch_quota()
             try:
                 thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
                 thread.start()
@@ -140,8 +144,8 @@ class Watchdog:
             return
 
     def _run(self) -> None:
+        # Between here and the first look nothing else is read: see `_see`.
         self._clock = clock = ThreadClock()
-        self._starvation.watch_quota()
         try:
             self._look_on(clock)
         finally:
@@ -175,7 +179,9 @@ class Watchdog:
                 # parked and woken between many short slices would cost the loop more than to look in vain.
                 wait_ns = self._look_safely() or self._armed_after_ns()
             wait_ns = max(wait_ns, _SHORTEST_SLEEP_NS)
-            starvation.sleeps_until(perf_counter_ns() + wait_ns, clock)
+            now_ns = perf_counter_ns()
+            starvation.sleeps_until(now_ns + wait_ns, clock)
+            self._see_if_kept(now_ns)
             self._wake.acquire(timeout=wait_ns / 1e9)
 
     def _armed_after_ns(self) -> int:
@@ -183,6 +189,7 @@ class Watchdog:
 
     def _look_safely(self) -> int | None:
         try:
+            self._see()
             self._governor.look()
             return self._look()
         except Exception:  # noqa: BLE001 - the border of the thread: without it slices would seem to run for ever
@@ -206,9 +213,13 @@ class Watchdog:
 
     def _look(self) -> int | None:
         """Sample what is old enough. How long until something else may be, None while no slice runs."""
-        held_ns = self._starvation.judge(perf_counter_ns())
-        self._slices.workers.note()
+        read_ns = perf_counter_ns()
+        held_ns = self._starvation.judge(read_ns)
+        read_ns = self._see_if_kept(read_ns)
+        for _ in self._slices.workers.note():
+            read_ns = self._see_if_kept(read_ns)
         self._starvation.note_quota()
+        self._see_if_kept(read_ns)
         arm_ns = self._armed_after_ns()
         wait_ns: int | None = None
         stalls = self._slices.stalls
@@ -236,38 +247,80 @@ class Watchdog:
         return wait_ns
 
     def _look_at(self, thread: LoopThread, started_ns: int, age_ns: int, arm_ns: int) -> int:
-        """Take the sample that is due. How long until the next one is."""
+        """See to the sample that is due. How long until the next one is."""
         if age_ns < arm_ns:
             self._glimpse(thread)
             return arm_ns - age_ns
+        if self._due_ns(thread, started_ns, age_ns) <= _SHORTEST_SLEEP_NS:
+            self._sample(thread, started_ns)  # it came of age meanwhile
+        self._complete(thread, started_ns)
+        due_ns = self._due_ns(thread, started_ns, age_ns)
+        return due_ns if due_ns > _SHORTEST_SLEEP_NS else self._between_ns(age_ns)
+
+    def _between_ns(self, age_ns: int) -> int:
+        """How long between two samples of a slice."""
+        return max(self.interval_ns, age_ns // 16)
+
+    def _due_ns(self, thread: LoopThread, started_ns: int, age_ns: int) -> int:
+        """How long until the next sample of a slice that is old enough."""
         samples = thread.samples
-        between_ns = max(self.interval_ns, age_ns // 16)
-        if samples and samples[-1].started_ns == started_ns:
-            due_ns = samples[-1].at_ns + between_ns - perf_counter_ns()
-            if due_ns > _SHORTEST_SLEEP_NS:
-                return due_ns
-        self._sample(thread, started_ns)
-        return between_ns
+        if not samples or samples[-1].started_ns != started_ns:
+            return 0
+        return samples[-1].at_ns + self._between_ns(age_ns) - perf_counter_ns()
+
+    def _see_if_kept(self, since_ns: int) -> int:
+        """Something was read since then: whoever kept us waiting for the GIL meanwhile still stands there. Now."""
+        now_ns = perf_counter_ns()
+        if now_ns - since_ns >= _KEPT_NS:
+            self._see()
+        return perf_counter_ns()
+
+    def _see(self) -> None:
+        """Take the samples that are due, without anything that gives up the GIL."""
+        arm_ns = self._armed_after_ns()
+        for thread in list(self._slices.threads.values()):
+            started_ns = thread.started_ns
+            if started_ns:
+                age_ns = perf_counter_ns() - started_ns
+                if age_ns >= arm_ns and self._due_ns(thread, started_ns, age_ns) <= _SHORTEST_SLEEP_NS:
+                    self._sample(thread, started_ns)
+
+    def _times(self, thread: LoopThread) -> ThreadTimes | None:
+        before_ns = perf_counter_ns()
+        times = thread.clock.read()
+        self._see_if_kept(before_ns)
+        return times
 
     def _glimpse(self, thread: LoopThread) -> None:
-        seen = Moment(perf_counter_ns(), thread.clock.read())
+        seen = Moment(perf_counter_ns(), self._times(thread))
         thread.note(seen)
         self.uvloop_turns.looked(thread, seen)
 
     def _sample(self, thread: LoopThread, started_ns: int) -> None:
+        """Without the thread's times, see `_complete`."""
         samples = thread.samples
         if len(samples) >= self.max_samples:
             return
-        times = thread.clock.read()
+        measured = thread.operation is not None
         traces = self._slices.traces
         stack = traces.stack(current_frames().get(thread.ident), traces.looked_depth)
-        measured = thread.operation is not None
         # Looking took a while: only if the same slice still runs was it this slice that was seen.
         if thread.started_ns == started_ns:
-            samples.append(Sample(started_ns, perf_counter_ns(), times, measured, stack))
-            if self._slices.heartbeat is not None and not measured:
-                definition = traces.site(CPU, stack).definition
-                if thread.beat[SEEN] != definition.site_id:
-                    thread.tell(definition)
-                    thread.beat[SEEN] = definition.site_id
-                thread.beat[SEEN_IN] = started_ns
+            samples.append(Sample(started_ns, perf_counter_ns(), None, measured, stack))
+
+    def _complete(self, thread: LoopThread, started_ns: int) -> None:
+        """What takes the GIL from nobody but is not needed at once: the thread's times, and what the heartbeat says."""
+        samples = thread.samples
+        sample = samples[-1] if samples else None
+        if sample is None or sample.started_ns != started_ns or sample.times is not None:
+            return
+        if self._slices.heartbeat is not None and not sample.measured:
+            definition = self._slices.traces.site(CPU, sample.stack).definition
+            if thread.beat[SEEN] != definition.site_id:
+                thread.tell(definition)
+                thread.beat[SEEN] = definition.site_id
+            thread.beat[SEEN_IN] = started_ns
+        times = thread.clock.read()
+        # The thread was there for as long as this took, or the slice is over and accounted for without its times.
+        if thread.started_ns == started_ns and samples[-1] is sample:
+            samples[-1] = sample._replace(at_ns=perf_counter_ns(), times=times)

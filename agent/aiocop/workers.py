@@ -11,6 +11,7 @@ Who writes what. `note` runs on the watchdog's thread; the others on any thread,
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import Final
 
 from aiocop._stdlib import current_frames, perf_counter_ns, process_time_ns
@@ -69,10 +70,14 @@ class Workers:
         """After stop(), and in a forked child, whose threads are others."""
         self._cpu_ns = {}
         self._noted_ns = 0
-        self._follow({})
+        for _ in self._follow([]):
+            pass
 
-    def note(self) -> None:
-        """Note the times of all threads, so that the one that works next can be told. At most every 50 ms."""
+    def note(self) -> Iterator[None]:
+        """Note the times of all threads, so that the one that works next can be told. At most every 50 ms.
+
+        Suspends after everything that gives up the GIL: whoever was kept waiting for it then may want to look first.
+        """
         now_ns = perf_counter_ns()
         before = self._cpu_ns
         if now_ns < self._noted_ns + _NOTE_EVERY_NS + len(before) * _NOTE_EVERY_PER_THREAD_NS:
@@ -89,22 +94,21 @@ class Workers:
         ]
         # Who is new or worked just now comes before who did once.
         wanted = [*worked, *[native_id for native_id in self._clocks if native_id in noted and native_id not in worked]]
-        clocks = self._clocks
-        self._follow(
-            {native_id: clocks.get(native_id) or ThreadClock(native_id) for native_id in wanted[:_MAX_FOLLOWED]}
-        )
+        yield from self._follow(wanted[:_MAX_FOLLOWED])
 
-    def _follow(self, clocks: dict[int, ThreadClock]) -> None:
-        old, self._clocks = self._clocks, clocks
-        queued_ns = {}
-        for native_id, clock in clocks.items():
-            times = clock.read()
+    def _follow(self, native_ids: list[int]) -> Iterator[None]:
+        for native_id in [one for one in self._clocks if one not in native_ids]:
+            self._queued_ns.pop(native_id, None)
+            self._clocks.pop(native_id).close()
+            yield
+        for native_id in native_ids:
+            if native_id not in self._clocks:
+                self._clocks[native_id] = ThreadClock(native_id)
+                yield
+            times = self._clocks[native_id].read()
             if times is not None:
-                queued_ns[native_id] = times.queued_ns
-        self._queued_ns = queued_ns
-        for native_id, clock in old.items():
-            if native_id not in clocks:
-                clock.close()
+                self._queued_ns[native_id] = times.queued_ns
+            yield
 
     def busiest(self, gil_ns: int) -> list[Worker]:
         """The threads that worked most since the times were noted, of those that may have held the GIL so long."""

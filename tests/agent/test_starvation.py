@@ -325,7 +325,7 @@ def test_collections_of_others_count_from_the_moment_in_question():
 
 def test_a_pools_thread_that_has_nothing_to_do_is_no_line_that_held_the_gil(workers):
     starvation = Starvation(workers)
-    workers.note()
+    list(workers.note())
     with ThreadPoolExecutor(1) as pool:
         pool.submit(sum, range(3_000_000)).result()
         me = threading.get_ident()
@@ -345,7 +345,7 @@ def test_threads_that_work_are_followed_until_they_end_or_all_is_forgotten(worke
 
     def is_followed():
         workers._noted_ns = 0  # as if it were time again
-        workers.note()
+        list(workers.note())
         return native_ids and native_ids[0] in workers._clocks
 
     thread = threading.Thread(target=works)
