@@ -35,7 +35,7 @@ from aiocop_collector.store.totals import AgentBits, Presence, Totals
 _LONG_S: Final = 3600
 """Spans from here on are summed apart from shorter ones."""
 
-_MOST_ENTRIES: Final = 90_000
+_MOST_ENTRIES: Final = 120_000
 """Sites remembered, of all that is remembered together: some 240 bytes each."""
 
 _MOST_LISTINGS: Final = 16
