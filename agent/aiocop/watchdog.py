@@ -181,20 +181,27 @@ class Watchdog:
             wait_ns = max(wait_ns, _SHORTEST_SLEEP_NS)
             now_ns = perf_counter_ns()
             starvation.sleeps_until(now_ns + wait_ns, clock)
-            self._see_if_kept(now_ns)
+            if perf_counter_ns() - now_ns >= _KEPT_NS:
+                self._see_safely()
             self._wake.acquire(timeout=wait_ns / 1e9)
 
     def _armed_after_ns(self) -> int:
         return max(_SHORTEST_ARM_NS, self._slices.threshold_ns // 2) if self.arm_ns is None else self.arm_ns
 
     def _look_safely(self) -> int | None:
+        self._see_safely()
         try:
-            self._see()
             self._governor.look()
             return self._look()
         except Exception:  # noqa: BLE001 - the border of the thread: without it slices would seem to run for ever
             self._slices.fault()
             return _STALLED_LOOK_NS
+
+    def _see_safely(self) -> None:
+        try:
+            self._see()
+        except Exception:  # noqa: BLE001 - the border of the thread, as above
+            self._slices.fault()
 
     def _running(self) -> set[int]:
         """The slices that run, by their start; those that ended are marked so on the heartbeat."""
@@ -309,7 +316,7 @@ class Watchdog:
             samples.append(Sample(started_ns, perf_counter_ns(), None, measured, stack))
 
     def _complete(self, thread: LoopThread, started_ns: int) -> None:
-        """What takes the GIL from nobody but is not needed at once: the thread's times, and what the heartbeat says."""
+        """What gives up the GIL and can wait: the thread's times, and what the heartbeat says of the last sample."""
         samples = thread.samples
         sample = samples[-1] if samples else None
         if sample is None or sample.started_ns != started_ns or sample.times is not None:

@@ -130,9 +130,11 @@ class Workers:
         # All frames are asked for anew for each, because to keep them would be a cycle: this frame is among them. They,
         # and whatever their functions hold, would then live until the garbage collection, which CPython 3.12 does not
         # survive where that is a view of a BytesIO (multiprocessing's Connection.recv makes one).
+        stacks = [stack(current_frames().get(ident), depth) for _, ident, _ in busiest]
+        # Only now what gives up the GIL: a holder goes on then.
         return [
-            Worker(ident, self._queued_since_ns(native_id), stack(current_frames().get(ident), depth))
-            for _, ident, native_id in busiest
+            Worker(ident, self._queued_since_ns(native_id), seen)
+            for (_, ident, native_id), seen in zip(busiest, stacks)  # noqa: B905 - same length by construction
         ]
 
     def _queued_since_ns(self, native_id: int) -> int:
