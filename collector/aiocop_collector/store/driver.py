@@ -33,7 +33,7 @@ async def fetch(connection: AsyncConnection, statement: str, parameters: Sequenc
     return cast("Sequence[Any]", await driver.execute_fetchall(statement, parameters))
 
 
-async def execute_rows(connection: AsyncConnection, statement: Statement, rows: Sequence[Sequence[Any]]) -> None:
+async def execute_rows(connection: AsyncConnection, statement: Statement, rows: Sequence[tuple[Any, ...]]) -> None:
     """Execute it for all of these rows, in their order and in the connection's transaction; nothing for none.
 
     Raises as `fetch` does.
@@ -46,7 +46,7 @@ async def execute_rows(connection: AsyncConnection, statement: Statement, rows: 
     elif statement.by_column:
         await connection.exec_driver_sql(statement.text, tuple(map(list, zip(*rows, strict=True))))
     else:
-        await connection.exec_driver_sql(statement.text, list(map(tuple, rows)))
+        await connection.exec_driver_sql(statement.text, list(rows))
 
 
 def _sqlite_driver(connection: AsyncConnection) -> "aiosqlite.Connection | None":
