@@ -6,6 +6,7 @@ cost all of them, so these are loaded here, by name, and nowhere else:
     commands.cli                    by __main__.py, which first says in one sentence what is not installed
     commands.*                      by commands/cli.py, which knows only when it has read the arguments which one runs
     otlp                            by app.py, with --otlp-endpoint (OpenTelemetry's SDK)
+    asyncpg                         by store/driver.py, with PostgreSQL, for its errors: SQLAlchemy loaded it before
     store.migrations.upgrading      by store/migrations, for a database that is not up to date (Alembic, Mako)
     webhooks.courier                by collector.py, with webhooks (httpx, stamina, standardwebhooks)
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, make_url
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, DisconnectionError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from aiocop_collector.errors import DatabaseError, SettingsError
@@ -64,8 +64,10 @@ def open_engine(url: str) -> AsyncEngine:
     """An engine for a URL as users write it. Connects to nothing yet. Raises SettingsError."""
     target = _normalise(url or default_database())
     if target.get_backend_name() != "sqlite":
-        # A connection idle since the server was restarted is noticed before it is used.
-        return create_async_engine(target, pool_pre_ping=True)
+        # The connection that was used last is used next: it has the statements prepared.
+        engine = create_async_engine(target, pool_use_lifo=True)
+        event.listen(engine.sync_engine, "checkout", _see_that_it_is_open)
+        return engine
     # The connection that was used last is used next, so that there are no more than are needed at once.
     engine = create_async_engine(target, connect_args={"timeout": _BUSY_TIMEOUT_S}, pool_use_lifo=True)
     event.listen(engine.sync_engine, "do_connect", _open_only)
@@ -185,6 +187,13 @@ async def _save_before_upgrade(connection: AsyncConnection) -> None:
     await asyncio.to_thread(back_up, path, copy, tell)
     for older in known[:-1]:
         path.with_name(f"{path.name}.before-{older}").unlink(missing_ok=True)
+
+
+def _see_that_it_is_open(connection: Any, _record: object, _proxy: object) -> None:
+    """A connection idle since the server was restarted is noticed before it is used: that has closed its end. Asking
+    the server (pool_pre_ping) takes three round trips, a tenth of a question about one service."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
 
 
 def _open_only(_dialect: object, _record: object, arguments: list[Any], options: dict[str, Any]) -> None:

@@ -9,11 +9,12 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aiocop_collector.store.agents import chunks
+from aiocop_collector.store.buckets import among, site_list
 from aiocop_collector.store.changes import Changes, add_change
+from aiocop_collector.store.driver import fetch
 from aiocop_collector.store.schema import decisions, history
 
 COLLECTOR: Final = "collector"
@@ -36,13 +37,14 @@ class Decided:
         return Decided(self.owner)
 
 
+_DECIDED: Final = f"SELECT {', '.join(column.name for column in decisions.columns)} FROM decisions"  # noqa: S608 no value
+
+
 async def load_decided(connection: AsyncConnection, hotspot_ids: Iterable[int]) -> dict[int, Decided]:
     """By hotspot; one about which nothing was decided is not among them."""
-    found: dict[int, Decided] = {}
-    for part in chunks(sorted(hotspot_ids)):
-        for hotspot_id, *values in await connection.execute(select(decisions).where(decisions.c.hotspot_id.in_(part))):
-            found[hotspot_id] = Decided(*values)
-    return found
+    statement = f"{_DECIDED} WHERE {among(connection, 'hotspot_id')}"
+    rows = await fetch(connection, statement, (site_list(connection, hotspot_ids),))
+    return {hotspot_id: Decided(*values) for hotspot_id, *values in rows}
 
 
 async def store_decided(connection: AsyncConnection, hotspot_id: int, decided: Decided) -> None:

@@ -31,8 +31,8 @@ SIGHTINGS: Mapping[str, str] = {
 """How the four columns of a sighting merge."""
 
 
-_ARRAYS: Final = {int: "bigint[]", str: "text[]", bytes: "bytea[]"}
-"""How PostgreSQL takes a column of many rows, by its Python type."""
+_ARRAYS: Final = {int: "text::bigint[]", str: "text[]", bytes: "bytea[]"}
+"""How PostgreSQL takes a column of many rows, by its Python type (driver.py says why integers as text)."""
 
 _GIVEN: Final = "given"
 """What the rows that are given are called in the text."""
@@ -100,7 +100,8 @@ class Statements:
         source = f"VALUES ({values})"
         if self._by_column:
             source = f"SELECT {values} FROM {self._rows(table, [*inserted, *bins])}"  # noqa: S608 as below
-        return self._statement(f"INSERT INTO {name} ({names}) {source} ON CONFLICT ({key}) DO {action}")
+        text = f"INSERT INTO {name} ({names}) {source} ON CONFLICT ({key}) DO {action}"
+        return self._statement(text, table, [*inserted, *bins])
 
     def update(self, table: Table, columns: Sequence[str]) -> Statement:
         """Set `columns` of the row whose key is the last in a row."""
@@ -134,10 +135,10 @@ class Statements:
         name, number = self._quote(table.name), len(given)
         source = f" FROM {self._rows(table, given)}" if self._by_column else ""
         where = f"{name}.{self._quote(given[-1])} = {self._given(number)}"
-        return self._statement(f"UPDATE {name} SET {changes}{source} WHERE {where}")  # noqa: S608 names of our own tables
+        return self._statement(f"UPDATE {name} SET {changes}{source} WHERE {where}", table, given)  # noqa: S608 names of our own tables
 
-    def _statement(self, text: str) -> Statement:
-        return Statement(text, by_column=self._by_column)
+    def _statement(self, text: str, table: Table, given: Sequence[str]) -> Statement:
+        return Statement(text, tuple(_types(table, given)) if self._by_column else ())
 
     def _given(self, number: int) -> str:
         """The value with this number, counted from 1, of the row that is given."""
@@ -145,10 +146,14 @@ class Statements:
 
     def _rows(self, table: Table, columns: Sequence[str]) -> str:
         """The rows that are given, made of arrays."""
-        types = [_ARRAYS[table.columns[column].type.python_type] for column in columns]
+        types = [_ARRAYS[one] for one in _types(table, columns)]
         arrays = ", ".join(f"${number}::{array}" for number, array in enumerate(types, start=1))
         names = ", ".join(f"v{number}" for number in range(1, len(types) + 1))
         return f"unnest({arrays}) AS {_GIVEN} ({names})"
+
+
+def _types(table: Table, columns: Sequence[str]) -> list[type]:
+    return [table.columns[column].type.python_type for column in columns]
 
 
 def touch_values(row_id: int, first_ms: int, last_ms: int, first_release: int, last_release: int) -> tuple[int, ...]:
