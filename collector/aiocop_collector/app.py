@@ -60,7 +60,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.collector = collector
     app.include_router(build_health_router(collector))
     # Counts are exact: whoever asks after an agent's flush() over udp sees what that agent had sent.
-    app.include_router(build_router(Queries(collector.engine)), dependencies=[Depends(collector.settle)])
+    queries = Queries(collector.engine, precedence=collector.precedence)
+    app.include_router(build_router(queries), dependencies=[Depends(collector.settle)])
     app.include_router(build_metrics_router(scraper))
     install_problem_handlers(app)
     app.add_middleware(EntityTags)

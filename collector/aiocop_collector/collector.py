@@ -12,6 +12,7 @@ from aiocop_collector.deferred import load
 from aiocop_collector.errors import CollectorError
 from aiocop_collector.log import Log
 from aiocop_collector.metrics import Metrics
+from aiocop_collector.precedence import Precedence
 from aiocop_collector.receive import Controls, Heartbeats, UdpReceiver, UnixReceiver
 from aiocop_collector.rules_file import RulesFile
 from aiocop_collector.settings import Settings
@@ -44,6 +45,7 @@ class Collector:
         self._udp_key = find_udp_key(settings)
         self.engine = open_engine(settings.database)
         self.counters = Counters()
+        self.precedence = Precedence()
         configuration, _ = read_config(settings.config, Settings.model_fields)
         self.metrics = Metrics(call_sites=configuration.metrics.call_sites)
         self._rules_file = RulesFile(settings.rules) if settings.rules is not None else None
@@ -61,6 +63,7 @@ class Collector:
             announcer=Announcer(configuration.webhooks, configuration.budgets, configuration.public_url),
             rules=self._rules_file.rules if self._rules_file is not None else None,
             election=self.election,
+            precedence=self.precedence,
         )
         self.heartbeats = Heartbeats(self.store, self.counters)
         self.controls = Controls(self.engine)

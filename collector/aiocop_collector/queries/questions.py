@@ -1,9 +1,10 @@
 """Every question the collector answers, each from one consistent view of the store."""
 
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from aiocop_collector.answers.control import AgentSettingsAnswer, ServiceSettingsAnswer
 from aiocop_collector.answers.diff import DiffAnswer
@@ -16,6 +17,7 @@ from aiocop_collector.answers.models import (
     StallsAnswer,
     Timeline,
 )
+from aiocop_collector.precedence import Precedence
 from aiocop_collector.queries.control import (
     SettingsChange,
     agent_settings,
@@ -41,24 +43,38 @@ class Queries:
     `clock_s` gives Unix seconds: what `15m` is counted back from.
     """
 
-    def __init__(self, engine: AsyncEngine, *, clock_s: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        *,
+        clock_s: Callable[[], float] = time.time,
+        precedence: Precedence | None = None,
+    ) -> None:
         self._engine = engine
         self._clock_s = clock_s
+        self._precedence = precedence or Precedence()
         self._memory = Memory()
+
+    @asynccontextmanager
+    async def _snapshot(self) -> AsyncIterator[AsyncConnection]:
+        """One view of the store, while commits give way."""
+        with self._precedence.question():
+            async with snapshot(self._engine) as connection:
+                yield connection
 
     async def hotspots(self, question: HotspotsQuestion) -> HotspotsAnswer:
         """What froze loops, ranked: one page."""
-        async with snapshot(self._engine) as connection:
+        async with self._snapshot() as connection:
             return await ask_hotspots(connection, self._memory, question, self._clock_s())
 
     async def hotspot(self, hotspot_id: str, since: str | None = None, until: str | None = None) -> HotspotDetail:
         """One hotspot in full. Raises UnknownHotspotError."""
-        async with snapshot(self._engine) as connection:
+        async with self._snapshot() as connection:
             return await ask_hotspot(connection, self._memory, hotspot_id, since, until, self._clock_s())
 
     async def timeline(self, hotspot_id: str, since: str | None = None, until: str | None = None) -> Timeline:
         """One hotspot over time. Raises UnknownHotspotError."""
-        async with snapshot(self._engine) as connection:
+        async with self._snapshot() as connection:
             return await ask_timeline(connection, hotspot_id, since, until, self._clock_s())
 
     async def decide(self, hotspot_id: str, decision: Decision, who: str) -> HotspotDetail:
@@ -78,7 +94,7 @@ class Queries:
             await connection.execution_options(**{WRITES: True})
             async with connection.begin():
                 await change_service(connection, name, environment, change, who, now_ms)
-        async with snapshot(self._engine) as connection:
+        async with self._snapshot() as connection:
             return await service_settings(connection, name, environment, now_ms)
 
     async def control_agent(self, agent_id: str, change: SettingsChange, who: str) -> AgentSettingsAnswer:
@@ -88,30 +104,30 @@ class Queries:
             await connection.execution_options(**{WRITES: True})
             async with connection.begin():
                 await change_agent(connection, agent_id, change, who, now_ms)
-        async with snapshot(self._engine) as connection:
+        async with self._snapshot() as connection:
             return await agent_settings(connection, agent_id, now_ms)
 
     async def diff(self, question: DiffQuestion) -> DiffAnswer:
         """What changed between two releases or two stretches of time."""
-        async with snapshot(self._engine) as connection:
+        async with self._snapshot() as connection:
             return await ask_diff(connection, self._memory, question, self._clock_s())
 
     async def services(self, question: FleetQuestion) -> ServicesAnswer:
         """Services with what froze them."""
-        async with snapshot(self._engine) as connection:
+        async with self._snapshot() as connection:
             return await ask_services(connection, self._memory, question, self._clock_s())
 
     async def operations(self, question: FleetQuestion) -> OperationsAnswer:
         """Blocking operations across the fleet."""
-        async with snapshot(self._engine) as connection:
+        async with self._snapshot() as connection:
             return await ask_operations(connection, self._memory, question, self._clock_s())
 
     async def agents(self, question: AgentsQuestion) -> AgentsAnswer:
         """Processes that report, and what became of their reports."""
-        async with snapshot(self._engine) as connection:
+        async with self._snapshot() as connection:
             return await ask_agents(connection, question, self._clock_s())
 
     async def stalls(self, question: StallsQuestion) -> StallsAnswer:
         """Freezes in progress, and those that ended or whose process died."""
-        async with snapshot(self._engine) as connection:
+        async with self._snapshot() as connection:
             return await ask_stalls(connection, question, self._clock_s())

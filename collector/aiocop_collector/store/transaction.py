@@ -6,7 +6,7 @@ hotspots whose decision the activity contradicts. 6. Write the agents' rows back
 senders told and memories changed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -88,9 +88,12 @@ class Transaction:
         now_ms: int,
         announcer: Announcer | None = None,
         rules: Rules | None = None,
+        give_way: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """`give_way` is called between its steps, some milliseconds apart."""
         self._announcer = announcer
         self._rules = rules
+        self._give_way = give_way or _go_on
         self._connection = connection
         self._statements = memory.statements
         self._memory = memory
@@ -113,18 +116,22 @@ class Transaction:
         records = await lock_agents(self._connection, self._statements, latest, self._now_ms)
         for agent_id in sorted(groups):
             self._admit(records[agent_id], groups[agent_id])
+            await self._give_way()
         await self._stalls.settle(self._defined)
         await self._write(schema.services, _SEEN_MERGE, self._services)
         await self._write(schema.releases, _SEEN_MERGE, self._releases)
+        await self._give_way()
         sites = await write_sites(self._connection, self._statements, self._fold, self._defined, self._memory.sites)
         await apply_rules_to_defined(self._connection, self._rules, sites.defined, sites.hotspot_of, self._now_ms)
         await self._write_counts()
+        await self._give_way()
         presence = self._fold.presence(self._memory.presence)
         await self._execute(self._statements.upsert(schema.presence, {}), self._fold.presence_rows(presence))
         await self._write_traces()
         await self._write_events(sites.hotspot_of)
         await store_captured(self._connection, self._fold.events, self._memory.site_ids, self._now_ms)
         await self._stalls.write()
+        await self._give_way()
         processes = {
             record.id: Process(record.release_id, record.identity.started_at_ms) for record in records.values()
         }
@@ -209,7 +216,13 @@ class Transaction:
         await self._execute(self._statements.upsert(table, merge), [rows[key] for key in sorted(rows)])
 
     async def _execute(self, statement: Statement, rows: Sequence[tuple[Any, ...]]) -> None:
-        await execute_rows(self._connection, statement, rows)
+        if rows:
+            await self._give_way()
+            await execute_rows(self._connection, statement, rows)
+
+
+async def _go_on() -> None:
+    """Give way to nobody."""
 
 
 def _widened(known: tuple[Any, ...] | None, facts: tuple[Any, ...], sighting: Sighting) -> tuple[Any, ...]:

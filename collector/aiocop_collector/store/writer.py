@@ -24,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from aiocop_collector.arrivals import Arrival
 from aiocop_collector.counters import Counters
 from aiocop_collector.log import Log
+from aiocop_collector.precedence import GivingWay, Precedence
 from aiocop_collector.rules_file import Rules
 from aiocop_collector.store.announcing import Announcer
 from aiocop_collector.store.condense import Claim, Summed, claim_spans, finish, missing_spans, sum_span
@@ -51,6 +52,9 @@ A fleet that is new to a store defines thousands at once."""
 
 PENDING_BYTES: Final = 2 << 20
 """Above this receivers stop reading. Decoded, this is about fifteen times as much memory (measured)."""
+
+GIVE_WAY_S: Final = 0.25
+"""Longest that one commit waits for questions, in all."""
 
 PRUNE_INTERVAL_S: Final = 3600.0
 SIZE_INTERVAL_S: Final = 60.0
@@ -103,10 +107,12 @@ class Store:
         announcer: Announcer | None = None,
         rules: Rules | None = None,
         election: Election | None = None,
+        precedence: Precedence | None = None,
     ) -> None:
         """`max_bytes` is how large the store may be, 0 for no limit. `on_commit` is told of each commit, and how many
         seconds it took, `on_exchange` when the database file was replaced by another, which knows no definition of a
-        running agent; neither may raise. Without an election this is the store's only collector."""
+        running agent; neither may raise. Without an election this is the store's only collector. `precedence` knows of
+        questions, which go first."""
         self._engine = engine
         self._counters = counters
         self._retention = retention
@@ -119,6 +125,7 @@ class Store:
         self._rules_are_new = rules is not None
         self._spans_are_behind = False
         self._election = election
+        self._precedence = precedence or Precedence()
         self._statements = Statements(engine.dialect)
         self._memory = Memory(self._statements)
         self._file = SqliteFile(engine)
@@ -322,10 +329,18 @@ class Store:
         self._state = "writing" if self._error is None else "waiting"
         if self._file.trouble() is not None:
             await self._reopen()
+        if self._settled < self._hurried:
+            self._much.set()  # a question waits for this commit: it is to wait for none
+        give_way = GivingWay(self._precedence, GIVE_WAY_S, self._much)
         async with writing(self._engine) as connection:
             now_ms = int(self._clock_s() * 1000)
             transaction = Transaction(
-                connection, self._memory, now_ms=now_ms, announcer=self._announcer, rules=self._rules
+                connection,
+                self._memory,
+                now_ms=now_ms,
+                announcer=self._announcer,
+                rules=self._rules,
+                give_way=give_way,
             )
             outcome = await transaction.apply(batch)
         self._file.check()  # what was committed into a deleted file is not to be acknowledged
