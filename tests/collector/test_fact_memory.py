@@ -17,7 +17,7 @@ from aiocop_collector.queries.filters import Filters
 from aiocop_collector.queries.groupings import GROUPINGS
 from aiocop_collector.store import schema
 from aiocop_collector.store.database import open_engine, prepare
-from aiocop_collector.store.fact_triggers import FACTS_OF_SITES
+from aiocop_collector.store.triggers import FACTS_OF_SITES
 from aiocop_collector.store.writer import Store
 from aiocop_wire import SiteDelta
 

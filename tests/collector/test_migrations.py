@@ -24,7 +24,7 @@ from aiocop_collector.store.statements import REPLACE, Statements
 BREAKING: frozenset[str] = frozenset()
 """Revisions that do more than add. Each of them raised OLDEST_REVISION."""
 
-WRITTEN_BY_TRIGGERS = frozenset({"facts_changed"})
+WRITTEN_BY_TRIGGERS = frozenset({"facts_changed", "presence_changed"})
 """Tables that no collector writes by itself."""
 
 

@@ -157,9 +157,8 @@ async def test_answers_are_the_same_however_many_sites_there_are(engine, monkeyp
     monkeypatch.setattr("aiocop_collector.queries.fact_memory._FEW_IN_A_GROUP", 0)
     monkeypatch.setattr("aiocop_collector.queries.fact_memory._FEW_TO_SUM", 0)
     assert await answers(engine) == as_few
-    for module in ("scope", "processes"):
-        monkeypatch.setattr(f"aiocop_collector.queries.{module}.FEW_SITES", 0)
-    monkeypatch.setattr("aiocop_collector.queries.fact_memory._FEW_SITES", 0)
+    for name in ("scope.FEW_SITES", "processes._FEW_SITES", "fact_memory._FEW_SITES"):
+        monkeypatch.setattr(f"aiocop_collector.queries.{name}", 0)
     monkeypatch.setattr("aiocop_collector.queries.columns._LOOK_UP_COSTS", 1_000_000)
     for few in (-1, 1_000_000):
         monkeypatch.setattr("aiocop_collector.queries.seen._FEW_OTHERS", few)

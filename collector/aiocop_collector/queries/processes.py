@@ -5,20 +5,24 @@ An agent has one service and one release for life, so what services saw is added
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
+from typing import Final
 
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiocop_collector.queries.groupings import Key
-from aiocop_collector.queries.scope import FEW_SITES, Scope
-from aiocop_collector.store.buckets import read_presence
-from aiocop_collector.store.schema import RESOLUTIONS, agents, releases
+from aiocop_collector.queries.scope import Scope
+from aiocop_collector.store.buckets import among, read_presence, site_list
+from aiocop_collector.store.driver import fetch
+from aiocop_collector.store.schema import RESOLUTIONS
 from aiocop_collector.store.spans import DAY_S, days_around
 from aiocop_collector.store.totals import AgentBits, Presence
 
+_FEW_SITES: Final = 150
+"""Up to here the days that are in no span are read for those sites alone, else for all, to be remembered."""
+
 
 async def processes_of(connection: AsyncConnection, scope: Scope, keys: Collection[Key]) -> Mapping[Key, int]:
-    """By group; one that nobody saw is missing."""
+    """By group; one that nobody saw may be missing."""
     wanted = scope.sites_of(keys)
     since_s, until_s = days_around(scope.window.since_s, scope.window.until_s)
     parts = scope.memory.spans.cover(
@@ -27,20 +31,24 @@ async def processes_of(connection: AsyncConnection, scope: Scope, keys: Collecti
     days_s = [start_s for buckets in parts.buckets for start_s in range(buckets.start_s, buckets.end_s, DAY_S)]
     seen: dict[tuple[Key, int], int] = defaultdict(int)
     cells, memory = scope.matching, scope.memory.spans
-    if len(wanted) <= FEW_SITES:
+    if len(wanted) <= _FEW_SITES:
         past = await memory.past_presence(connection, parts.spans, scope.listed)
         lately = Presence(past.bits)
         lately.add(await read_presence(connection, days_s, sorted(wanted)))
-        for presence in (past, lately):
+        found = [past, lately]
+    else:
+        past = await memory.presence(connection, parts.spans, days_s, scope.listed, scope.horizons)
+        found = [past]
+    if len(wanted) <= _FEW_SITES or cells.groups is None:
+        for presence in found:
             for site_id in wanted:
                 bits = presence.seen_by.get(site_id)
                 if bits is not None:
                     seen[cells.key_of(site_id), presence.service_of[site_id]] |= bits
+    elif scope.release_of is None:
+        counted, number_of = scope.memory.sums.processes(cells, past), cells.number_of
+        return {key: counted.get(number_of[key], 0) for key in keys}
     else:
-        past = await memory.presence(connection, parts.spans, days_s, scope.listed)
-        if scope.release_of is None:
-            counted = scope.memory.sums.processes(cells, past)
-            return {cells.keys[group]: processes for group, processes in counted.items()}
         for (group, service_id), bits in scope.memory.sums.seen_by(cells, past).items():
             seen[cells.keys[group], service_id] = bits
     if scope.release_of is None:
@@ -59,16 +67,17 @@ async def _of_releases(
     connection: AsyncConnection, scope: Scope, seen: Mapping[tuple[Key, int], int], bits: AgentBits
 ) -> Mapping[Key, int]:
     """Of the agents in `seen`, those of releases that count; grouping by release, by release."""
-    statement = select(agents.c.id, agents.c.service_id, releases.c.name).join(
-        releases, releases.c.id == agents.c.release_id
-    )
-    condition = scope.filters.release_condition(agents.c.release_id)
-    if condition is not None:
-        statement = statement.where(condition)
+    release_of, condition, parameters = scope.release_of or {}, "", []
+    if scope.filters.release:
+        condition, parameters = f"WHERE {among(connection, 'release_id')}", [site_list(connection, release_of)]
     masks: dict[int, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for agent_id, service_id, name in await connection.execute(statement):
-        number = bits.of(service_id).get(agent_id)
-        if number is not None:
+    for agent_id, service_id, release_id in await fetch(
+        connection,
+        f"SELECT id, service_id, release_id FROM agents {condition}",  # noqa: S608 see buckets.py
+        parameters,
+    ):
+        number, name = bits.of(service_id).get(agent_id), release_of.get(release_id)
+        if number is not None and name is not None:
             masks[service_id][name if scope.grouping.by_release else ""] |= 1 << number
     found: dict[Key, int] = defaultdict(int)
     for (key, service_id), seen_by in seen.items():

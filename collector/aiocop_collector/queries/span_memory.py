@@ -16,10 +16,11 @@ from typing import Any, Final, TypeVar
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiocop_collector.queries.columns import Columns
-from aiocop_collector.store.buckets import read_presence
+from aiocop_collector.store.buckets import among, read_presence, site_list
 from aiocop_collector.store.driver import fetch
 from aiocop_collector.store.schema import Resolution
 from aiocop_collector.store.spans import (
+    DAY_S,
     MINUTE_S,
     Cover,
     Listed,
@@ -56,6 +57,8 @@ class SpanMemory:
         self._known: OrderedDict[Hashable, tuple[object, int]] = OrderedDict()
         self._entries = 0
         self._bits = AgentBits()
+        self._presence_changes: dict[Hashable, Mapping[int, int]] = {}
+        """What `presence_changed` said when a presence that is remembered was read, by its key."""
         self._listings: OrderedDict[tuple[int, int], tuple[Sequence[Any], Listed]] = OrderedDict()
         self._covers: OrderedDict[Hashable, tuple[Listed, Cover]] = OrderedDict()
 
@@ -163,6 +166,7 @@ class SpanMemory:
         """Who was seen in these spans of whole days. Not to be changed."""
         if len(self._bits) > _MOST_AGENTS:
             self._known.clear()
+            self._presence_changes.clear()
             self._entries, self._bits = 0, AgentBits()
         ordered = sorted(spans, reverse=True)
         key = ("presence", _versions(ordered, listed))
@@ -175,24 +179,37 @@ class SpanMemory:
         return known
 
     async def presence(
-        self, connection: AsyncConnection, spans: Collection[Span], days_s: Iterable[int], listed: Listed
+        self,
+        connection: AsyncConnection,
+        spans: Collection[Span],
+        days_s: Iterable[int],
+        listed: Listed,
+        horizons: Mapping[int, int],
     ) -> Presence:
-        """Who was seen in these spans of whole days, and on these days. Not to be changed."""
+        """Who was seen in these spans of whole days, and on these days. Not to be changed.
+
+        What was read of the days stays, and is completed: of services that somebody was seen at since (migration 0014).
+        Who was seen a moment after this transaction began may be in it, where another one has looked meanwhile.
+        """
         past = await self.past_presence(connection, spans, listed)
         days = tuple(sorted(days_s))
         if not days:
             return past
-        ((counted,),) = await fetch(
-            connection,
-            f"SELECT count(*) FROM presence WHERE day_s IN ({', '.join(map(str, days))})",  # noqa: S608 integers
-        )
-        # Rows are only ever added to a day, so as many as there were are the same ones.
-        key = ("presence to", _versions(sorted(spans, reverse=True), listed), days, counted)
-        known = self._recall(key, Presence)
-        if known is None or known.bits is not past.bits:
-            known = past.copy()
-            known.add(await read_presence(connection, days))
-            self._remember(key, known, len(known.seen_by))
+        key = ("presence to", _versions(sorted(spans, reverse=True), listed), days, horizons.get(DAY_S))
+        changes = dict(await fetch(connection, "SELECT service_id, change FROM presence_changed"))
+        known, seen_changes = self._recall(key, Presence), self._presence_changes.get(key)
+        if known is None or known.bits is not past.bits or seen_changes is None:
+            rows = await read_presence(connection, days)
+            known = past
+        elif seen_changes != changes:
+            changed = [service_id for service_id, change in changes.items() if seen_changes.get(service_id) != change]
+            rows = await read_presence(connection, days, await _sites_of(connection, changed))
+        else:
+            return known
+        known = known.copy()
+        known.add(rows)
+        self._remember(key, known, len(known.seen_by))
+        self._presence_changes[key] = changes
         return known
 
     def _recall(self, key: Hashable, kind: type[T]) -> T | None:
@@ -208,8 +225,14 @@ class SpanMemory:
         self._known[key] = (found, entries)
         self._entries += entries - before
         while self._entries > self._most_entries and len(self._known) > 1:
-            _, (_, freed) = self._known.popitem(last=False)
+            forgotten, (_, freed) = self._known.popitem(last=False)
+            self._presence_changes.pop(forgotten, None)
             self._entries -= freed
+
+
+async def _sites_of(connection: AsyncConnection, service_ids: Sequence[int]) -> list[int]:
+    condition, parameters = among(connection, "service_id"), (site_list(connection, service_ids),)
+    return [site_id for (site_id,) in await fetch(connection, f"SELECT id FROM sites WHERE {condition}", parameters)]  # noqa: S608 see buckets.py
 
 
 def _versions(spans: Iterable[Span], listed: Listed) -> Versions:

@@ -52,6 +52,7 @@ KEPT_FOR_EVER: Final = frozenset(
         schema.reweighted,
         schema.control_revision,
         schema.facts_changed,
+        schema.presence_changed,
         schema.horizons,
         schema.about,
     )

@@ -25,7 +25,8 @@ to agree on one. Times are integers: `_ms` Unix milliseconds, `bucket_s` the Uni
     summed                           which of them are there and true
     rollups_span, histograms_span,   the same as the version before kept it; its rows go with their age
     spans
-    facts_changed                    other numbers whenever what sites are has changed (see fact_triggers.py)
+    facts_changed                    other numbers whenever what sites are has changed (see triggers.py)
+    presence_changed                 per service, another number whenever somebody was seen at a site of it
     horizons                         per resolution: what starts earlier was deleted
     about                            facts about the store itself
 
@@ -41,7 +42,7 @@ from typing import Any, Final
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text, event
 from sqlalchemy.engine import Connection
 
-from aiocop_collector.store.fact_triggers import fact_triggers
+from aiocop_collector.store.triggers import fact_triggers, presence_triggers
 from aiocop_wire import BIN_COUNT
 
 metadata: Final = MetaData()
@@ -465,8 +466,19 @@ facts_changed: Final = Table(
 """Written by triggers only: what this table holds stands for one state of all facts of sites and of the status of all
 hotspots, and never comes back (see migration 0013)."""
 
+presence_changed: Final = Table(
+    "presence_changed",
+    metadata,
+    Column("service_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("change", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""Written by a trigger only: a number stands for the rows of presence of a service's sites, of which some may have been
+deleted since. No row for a service that nobody was seen at since there is this table (see migration 0014)."""
+
 
 @event.listens_for(metadata, "after_create")
 def _make_triggers(_metadata: MetaData, connection: Connection, **_options: object) -> None:
-    for statement in fact_triggers(connection.dialect.name):
+    name = connection.dialect.name
+    for statement in (*fact_triggers(name), *presence_triggers(name)):
         connection.exec_driver_sql(statement)

@@ -1,6 +1,8 @@
-"""Triggers that put another number into `facts_changed` when what is said of a site or a hotspot changes.
+"""Triggers that put other numbers into `facts_changed` when what is said of a site or a hotspot changes, and into
+`presence_changed` when somebody is seen at a site for the first time that day.
 
-What migration 0013 makes, and why as it does, is said there; this is the same for tables that are made without it.
+What migrations 0013 and 0014 make, and why as they do, is said there; this is the same for tables that are made without
+them.
 """
 
 from typing import Final
@@ -20,7 +22,7 @@ FACTS_OF_SITES: Final = (
 )
 """Columns of `sites` that may be remembered. Of `hotspots` it is the status; the others never change."""
 
-_ON_POSTGRESQL: Final = (
+_NOTE_FACTS: Final = (
     "CREATE FUNCTION note_changed_facts() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
     "INSERT INTO facts_changed VALUES (txid_current()) ON CONFLICT DO NOTHING; "
     "IF FOUND THEN DELETE FROM facts_changed WHERE change IN "
@@ -49,4 +51,28 @@ def fact_triggers(dialect: str) -> list[str]:
             ("hotspot_changed", "UPDATE OF status ON hotspots", f" WHEN (OLD.status {differs} NEW.status)"),
         )
     ]
-    return triggers if sqlite else [_ON_POSTGRESQL, *triggers]
+    return triggers if sqlite else [_NOTE_FACTS, *triggers]
+
+
+_NOTE_PRESENCE: Final = (
+    "CREATE FUNCTION note_changed_presence() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+    "INSERT INTO presence_changed SELECT DISTINCT sites.service_id, txid_current() "
+    "FROM added JOIN sites ON sites.id = added.site_id "
+    "ON CONFLICT (service_id) DO UPDATE SET change = excluded.change; "
+    "RETURN NULL; END $$"
+)
+
+
+def presence_triggers(dialect: str) -> list[str]:
+    """Statements that make them, in order."""
+    if dialect == "sqlite":
+        return [
+            "CREATE TRIGGER presence_added AFTER INSERT ON presence FOR EACH ROW BEGIN "
+            "DELETE FROM presence_changed WHERE service_id = (SELECT service_id FROM sites WHERE id = NEW.site_id); "
+            "INSERT INTO presence_changed SELECT service_id, random() FROM sites WHERE id = NEW.site_id; END"
+        ]
+    return [
+        _NOTE_PRESENCE,
+        "CREATE TRIGGER presence_added AFTER INSERT ON presence REFERENCING NEW TABLE AS added "
+        "FOR EACH STATEMENT EXECUTE FUNCTION note_changed_presence()",
+    ]
