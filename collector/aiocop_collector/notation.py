@@ -1,6 +1,11 @@
 """How places and times are written, wherever somebody reads them: answers, messages, tables."""
 
 from datetime import datetime, timezone
+from functools import lru_cache
+from typing import Final
+
+_TIMES_REMEMBERED: Final = 4096
+"""A page shows a hundred, and most of them the next one shows again."""
 
 
 def place(path: str, line: int, function: str) -> str:
@@ -10,6 +15,7 @@ def place(path: str, line: int, function: str) -> str:
     return f"{path}:{line}:{function}"
 
 
+@lru_cache(maxsize=_TIMES_REMEMBERED)
 def to_rfc3339(at_ms: int) -> str:
     """`2026-01-31T12:00:00Z`; with milliseconds where there are any."""
     seconds, milliseconds = divmod(at_ms, 1000)

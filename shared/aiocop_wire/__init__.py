@@ -36,6 +36,7 @@ from aiocop_wire.histogram import (
     add_sparse,
     bin_of,
     percentile_ms,
+    percentiles_ms,
     to_sparse,
 )
 from aiocop_wire.messages import (
@@ -155,6 +156,7 @@ __all__ = [
     "frame",
     "parse_address",
     "percentile_ms",
+    "percentiles_ms",
     "place_id",
     "read_heartbeat",
     "site_id",

@@ -63,17 +63,21 @@ def percentile_ms(bins: Sequence[int], fraction: float, *, max_ms: float | None 
     `bins` holds a count per bin (BIN_COUNT of them). `max_ms`, where known, caps the answer and stands for the open
     last bin. None when nothing was recorded.
     """
+    return percentiles_ms(bins, (fraction,), max_ms=max_ms)[0]
+
+
+def percentiles_ms(
+    bins: Sequence[int], fractions: Sequence[float], *, max_ms: float | None = None
+) -> list[float | None]:
+    """`percentile_ms` of each of the fractions."""
     up_to = list(accumulate(bins))
     total = up_to[-1] if up_to else 0
     if total <= 0:
-        return None
-    index = bisect_right(up_to, fraction * (total - 1))
-    answer_ms = REPRESENTATIVES_MS[index]
-    if index == BIN_COUNT - 1 and max_ms is not None:
-        answer_ms = max(answer_ms, max_ms)
-    if max_ms is not None:
-        answer_ms = min(answer_ms, max_ms)
-    return answer_ms
+        return [None] * len(fractions)
+    indexes = [bisect_right(up_to, fraction * (total - 1)) for fraction in fractions]
+    if max_ms is None:
+        return [REPRESENTATIVES_MS[index] for index in indexes]
+    return [max_ms if index == BIN_COUNT - 1 else min(REPRESENTATIVES_MS[index], max_ms) for index in indexes]
 
 
 def to_sparse(bins: Iterable[int]) -> list[int]:

@@ -24,7 +24,7 @@ from aiocop_collector.queries.memory import Memory
 from aiocop_collector.queries.processes import processes_of
 from aiocop_collector.queries.rows import RowBuilder, milliseconds
 from aiocop_collector.queries.scope import Scope, open_scope
-from aiocop_collector.queries.seen import release_names, seen_of
+from aiocop_collector.queries.seen import seen_of
 from aiocop_collector.queries.triage import find_hotspot, verdict_of
 from aiocop_collector.queries.windows import parse_window
 from aiocop_collector.store.horizons import load_horizons
@@ -83,7 +83,7 @@ async def ask_hotspot(
     key = (hotspot.id,)
     seen = await seen_of(connection, scope, {key: GroupCost.of(shown)})
     releases_seen = {one for site in known for one in (site.first_release_id, site.last_release_id)}
-    names = await release_names(connection, releases_seen)
+    names = await memory.facts.release_names(connection, releases_seen)
     # What the share is a part of: everything GET /hotspots shows by default, and this one in any case.
     everything = await open_scope(connection, memory, window, Filters(), grouping, now_s, horizons)
     all_blocked_us = everything.blocked_us()

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _FEW_SITES: Final = 300
 """Up to here sites are looked up; where more are wanted, all are read, to be remembered."""
 
+_MOST_LOOKED_UP: Final = 5_000
+"""Sites, and releases, remembered of those that were looked up."""
+
 _MOST_SITES: Final = 50_000
 """Remembered with their facts: some 300 bytes each. Of a larger store only those wanted are read, each time."""
 
@@ -102,6 +105,9 @@ class FactMemory:
         self._most_sites, self._most_matches = most_sites, most_matches
         self._version: FactsVersion | None = None
         self._facts: Mapping[int, SiteFacts] | None = None
+        self._some_facts: dict[int, SiteFacts] = {}
+        """Of those that were looked up, while not all are remembered."""
+        self._release_names: dict[int, str] = {}
         self._cells: OrderedDict[tuple[Filters, str], Cells] = OrderedDict()
         self._matches = 0
 
@@ -135,13 +141,35 @@ class FactMemory:
         if self._facts is not None and version == self._version:
             return self._facts
         if len(site_ids) <= _FEW_SITES:
-            return await _read_facts(connection, site_ids)
+            return await self._look_up(connection, version, site_ids)
         found = await _read_facts(connection, limit=self._most_sites + 1)
         if len(found) > self._most_sites:
             return await _read_facts(connection, site_ids)
         self._turn_to(version)
-        self._facts = found
+        self._facts, self._some_facts = found, {}
         return found
+
+    async def _look_up(
+        self, connection: AsyncConnection, version: FactsVersion, site_ids: Collection[int]
+    ) -> Mapping[int, SiteFacts]:
+        self._turn_to(version)
+        known = self._some_facts
+        if len(known) > _MOST_LOOKED_UP:
+            known = self._some_facts = {}  # others may still look at the one before
+        missing = [site_id for site_id in site_ids if site_id not in known]
+        if missing:
+            known.update(await _read_facts(connection, missing))
+        return known
+
+    async def release_names(self, connection: AsyncConnection, release_ids: Set[int]) -> Mapping[int, str]:
+        """Of these releases at least; those that are gone are missing. A release has its name for life."""
+        known = self._release_names
+        if len(known) > _MOST_LOOKED_UP:
+            known = self._release_names = {}
+        if not release_ids <= known.keys():
+            statement = f"SELECT id, name FROM releases WHERE {among(connection, 'id')}"  # noqa: S608 see buckets.py
+            known.update(await fetch(connection, statement, (site_list(connection, release_ids),)))
+        return known
 
     async def every_site(self, connection: AsyncConnection, version: FactsVersion) -> Set[int]:
         """The sites there are."""
@@ -152,7 +180,7 @@ class FactMemory:
     def _turn_to(self, version: FactsVersion) -> None:
         """Forget what was true at another version: as a rule, at an earlier one."""
         if version != self._version:
-            self._version, self._facts, self._matches = version, None, 0
+            self._version, self._facts, self._some_facts, self._matches = version, None, {}, 0
             self._cells.clear()
 
 

@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from aiocop_wire import percentile_ms
+from aiocop_wire import percentile_ms, percentiles_ms
+
+_SHOWN: Final = (0.50, 0.95, 0.99)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +22,7 @@ def percentiles(bins: Sequence[int] | None, max_us: int) -> Percentiles:
     """`max_us` is the longest recorded duration: no percentile lies above it."""
     if bins is None:
         return Percentiles(None, None, None)
-    return Percentiles(*(_rounded(percentile_ms(bins, part, max_ms=max_us / 1000)) for part in (0.50, 0.95, 0.99)))
+    return Percentiles(*map(_rounded, percentiles_ms(bins, _SHOWN, max_ms=max_us / 1000)))
 
 
 def p99_ms_of(bins: Sequence[int] | None, max_us: int) -> float | None:

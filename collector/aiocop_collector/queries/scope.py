@@ -21,22 +21,26 @@ from aiocop_collector.queries.filters import Filters
 from aiocop_collector.queries.groupings import Grouping, Key
 from aiocop_collector.queries.memory import Memory
 from aiocop_collector.queries.shared_facts import Shared
-from aiocop_collector.queries.sum_memory import active_of, merge_shared, shared_of
+from aiocop_collector.queries.sum_memory import active_of, releases_of, shared_of
 from aiocop_collector.queries.windows import Window
-from aiocop_collector.store.buckets import among, read_bins, read_counter_rows, site_list, worth_reading
+from aiocop_collector.store.buckets import (
+    read_bins,
+    read_bins_by_number,
+    read_bins_by_release,
+    read_counter_rows,
+    worth_reading,
+)
 from aiocop_collector.store.driver import fetch
 from aiocop_collector.store.horizons import Horizons
-from aiocop_collector.store.schema import BIN_COLUMNS, releases
+from aiocop_collector.store.schema import releases
 from aiocop_collector.store.spans import Buckets, Cover, Listed, days_around
-from aiocop_collector.store.totals import BLOCKED_US, lane_of, pack_bins
+from aiocop_collector.store.totals import blocked_us_of
 
 FEW_SITES: Final = 2_000
 """Up to here sites are looked up one by one in every bucket; above it, reading all sites of a bucket is cheaper."""
 
 _FEW_BINS: Final = 150
 """Up to here histograms are read site by site; above it, groups are added up in the database."""
-
-_BIN_SUMS: Final = ", ".join(f"CAST(sum({name}) AS BIGINT)" for name in BIN_COLUMNS)
 
 SummedSites = tuple[dict[int, int], dict[int, int]]
 """Packed counters and the longest in microseconds, by site."""
@@ -71,6 +75,8 @@ class Scope:
     horizons: Horizons
     _found: dict[object, tuple[Collection[int], Collection[int]]] = field(default_factory=dict)
     """By columns: sites that were looked for, and where they are."""
+    seen_by_group: dict[Key, tuple[int, int]] = field(default_factory=dict)
+    """When each group was seen first and last, once somebody asked (seen.py)."""
 
     @property
     def columns(self) -> Sequence[Columns]:
@@ -105,7 +111,7 @@ class Scope:
 
     def blocked_us(self) -> int:
         """Of everything that matches."""
-        return sum(lane_of(self.totals.packed, BLOCKED_US))
+        return blocked_us_of(sum(self.totals.packed))
 
     def by_site(self, site_ids: Collection[int] | None = None) -> SummedSites:
         """Of each matching site that was active (of these, where given), in the releases that count."""
@@ -164,10 +170,11 @@ class Scope:
         """What the active sites of each group have in common."""
         facts = await self.memory.facts.facts(connection, self.facts_version, self.matching.cell_of.keys())
         shared = self.memory.sums.shared(self.cells, self.spans, facts)
-        # A site that was active before adds nothing. That is, as a rule, all of them.
-        if self.grouping.by_release or not self._idle_in_spans.isdisjoint(self._lately):
+        # A site that was active before adds nothing, but to a release.
+        added = None if self.grouping.by_release else self._idle_in_spans & self._lately
+        if added is None or added:
             for columns in self.live:
-                shared = merge_shared(shared, shared_of(self.cells, columns, facts))
+                shared = shared_of(self.cells, columns, facts, only=added, others=shared)
         return {self.cells.keys[group]: one for group, one in shared.items()}
 
     async def bins_of_sites(self, connection: AsyncConnection, site_ids: Collection[int]) -> Mapping[int, int]:
@@ -221,26 +228,20 @@ class Scope:
                 found[key] += bins
         return found
 
-    async def _bins_by_group(self, connection: AsyncConnection, site_ids: Collection[int]) -> list[tuple[Key, int]]:
-        """Of these sites in what is in no span, some groups more than once. Added up in the database: it would take
-        longer to hand out 86 columns of each site."""
-        conditions, parameters = [among(connection, "site_id")], [site_list(connection, site_ids)]
-        if self.filters.release:
-            conditions.append(among(connection, "release_id", parameter=2))
-            parameters.append(site_list(connection, self.release_of or ()))
-        grouping = self.grouping
-        found = []
-        for some in self.live_buckets:
-            rows = await fetch(
-                connection,
-                f"SELECT {grouping.key_text}, {_BIN_SUMS} FROM {some.resolution.histograms.name} "  # noqa: S608 no value
-                f"JOIN sites ON sites.id = site_id {grouping.joins} "
-                f"WHERE {some.where()} AND {' AND '.join(conditions)} GROUP BY {grouping.key_text}",
-                parameters,
+    async def _bins_by_group(self, connection: AsyncConnection, site_ids: Set[int]) -> list[tuple[Key, int]]:
+        """The histogram of each group's part of these sites in what is in no span; some groups more than once."""
+        if self.grouping.by_release:
+            # Where filters narrow it down, only those sites were read: what others did is not known to be nothing.
+            only_some = self.filters.narrows_sites or any(
+                site_id not in site_ids for columns in self.live for site_id in columns.site_ids
             )
-            key_columns = len(grouping.columns)
-            found += [(tuple(row[:key_columns]), pack_bins(row[key_columns:])) for row in rows]
-        return found
+            by_release = await read_bins_by_release(connection, self.live_buckets, site_ids if only_some else None)
+            names = self.release_of or {}
+            return [((names[release_id],), bins) for release_id, bins in by_release if release_id in names]
+        cells, releases_meant = self.matching, self.release_of if self.filters.release else None
+        number_of = {site_id: cells.group_at(cells.cell_of[site_id]) for site_id in site_ids}
+        by_number = await read_bins_by_number(connection, self.live_buckets, number_of, releases_meant)
+        return [(cells.keys[number], bins) for number, bins in by_number]
 
     def _lately_in(self, keys: Collection[Key]) -> Set[int]:
         """Those of these groups that were active in what is in no span."""
@@ -280,15 +281,12 @@ class Scope:
         """Grouping by release: the group of one that counts."""
         return ((self.release_of or {})[release_id],)
 
-    def active_releases(self) -> set[int]:
+    @cached_property
+    def active_releases(self) -> Set[int]:
         """Those of `by_release`."""
-        matching, release_of = self.matching.cell_of, self.release_of or {}
-        return {
-            release_id
-            for columns in self.columns
-            for site_id, release_id in zip(columns.site_ids, columns.releases(), strict=True)
-            if site_id in matching and release_id in release_of
-        }
+        cells, memory = self.matching, self.memory.sums
+        active = set().union(*[releases_of(cells, columns) for columns in self.live])
+        return (active | memory.active_releases(cells, self.spans)) & (self.release_of or {}).keys()
 
     def sites_of(self, keys: Collection[Key]) -> Set[int]:
         """All matching sites that may belong to these groups, whether active or not."""

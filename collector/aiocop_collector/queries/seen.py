@@ -34,7 +34,7 @@ async def seen_of(connection: AsyncConnection, scope: Scope, costs: Mapping[Key,
     if scope.grouping.by_release:
         return await _of_releases(connection, scope, costs)
     if scope.grouping.name == "call_site":
-        return await _of_hotspots(connection, costs)
+        return await _of_hotspots(connection, scope, costs)
     return await _of_sites(connection, scope, costs)
 
 
@@ -44,13 +44,13 @@ async def last_seen_ms_of(connection: AsyncConnection, scope: Scope, *, latest: 
     found: dict[Key, int] = {}
     if scope.grouping.by_release:
         seen_ms = dict(await fetch(connection, "SELECT id, last_seen_ms FROM releases"))
-        for release_id in scope.active_releases():
+        for release_id in scope.active_releases:
             key = scope.key_of_release(release_id)
             found[key] = max(seen_ms[release_id], found.get(key, 0))
     elif scope.grouping.name == "call_site":
         rows = await fetch(connection, "SELECT id, last_seen_ms FROM hotspots")
         found = {(hotspot_id,): at_ms for hotspot_id, at_ms in rows}
-    elif scope.cells.groups is not None:
+    elif scope.cells.groups is not None and not scope.grouping.by_service:  # rows of several services show that, too
         found = {key: last_ms for key, (_, last_ms) in (await _by_group(connection, scope)).items()}
     else:
         return await _last_seen_ms_by_site(connection, scope, latest)
@@ -69,25 +69,19 @@ async def _last_seen_ms_by_site(connection: AsyncConnection, scope: Scope, lates
 
 def _latest_ms(scope: Scope, seen: Sequence[Any]) -> list[int]:
     # Numbers of groups, not their keys, which take three times as long.
-    cell_of, idle = scope.cells.cell_of, scope.idle_sites
-    latest_ms = [_NEVER_MS] * len(scope.cells)
+    cell_of, groups, idle = scope.cells.cell_of, scope.cells.groups, scope.idle_sites
+    latest_ms = [_NEVER_MS] * len(scope.cells.keys)
     for site_id, at_ms in seen:
         if site_id in cell_of and site_id not in idle:
-            cell = cell_of[site_id]
-            if at_ms > latest_ms[cell]:
-                latest_ms[cell] = at_ms
+            group = cell_of[site_id] if groups is None else groups[cell_of[site_id]]
+            if at_ms > latest_ms[group]:
+                latest_ms[group] = at_ms
     return latest_ms
-
-
-async def release_names(connection: AsyncConnection, release_ids: Collection[int]) -> Mapping[int, str]:
-    """By id."""
-    conditions, parameters = among(connection, "id"), (site_list(connection, release_ids),)
-    return dict(await fetch(connection, f"SELECT id, name FROM releases WHERE {conditions}", parameters))  # noqa: S608 see buckets.py
 
 
 async def _of_releases(connection: AsyncConnection, scope: Scope, keys: Collection[Key]) -> Mapping[Key, Seen]:
     active: dict[Key, list[int]] = defaultdict(list)
-    for release_id in scope.active_releases():
+    for release_id in scope.active_releases:
         active[scope.key_of_release(release_id)].append(release_id)
     rows = await fetch(connection, "SELECT id, first_seen_ms, last_seen_ms FROM releases")
     seen_ms = {release_id: (first_ms, last_ms) for release_id, first_ms, last_ms in rows}
@@ -99,9 +93,9 @@ async def _of_releases(connection: AsyncConnection, scope: Scope, keys: Collecti
     }
 
 
-async def _of_hotspots(connection: AsyncConnection, keys: Collection[Key]) -> Mapping[Key, Seen]:
+async def _of_hotspots(connection: AsyncConnection, scope: Scope, keys: Collection[Key]) -> Mapping[Key, Seen]:
     rows = await _rows(connection, "hotspots", [hotspot_id for (hotspot_id,) in keys])
-    names = await release_names(connection, {release_id for row in rows for release_id in row[3:]})
+    names = await scope.memory.facts.release_names(connection, {release_id for row in rows for release_id in row[3:]})
     return {
         (hotspot_id,): Seen(first_ms, last_ms, names.get(first_id), names.get(last_id))
         for hotspot_id, first_ms, last_ms, first_id, last_id in rows
@@ -131,7 +125,7 @@ async def _of_sites(connection: AsyncConnection, scope: Scope, costs: Mapping[Ke
         found[key] = Seen(min([row[1] for row in seen]), max([row[2] for row in seen]))
         if costs[key].shared.service is not None:
             releases_of[key] = (min(seen, key=itemgetter(1, 0))[3], max(seen, key=itemgetter(2, 0))[4])
-    names = await release_names(connection, {one for both in releases_of.values() for one in both})
+    names = await scope.memory.facts.release_names(connection, {one for both in releases_of.values() for one in both})
     for key, (first_id, last_id) in releases_of.items():
         found[key] = found[key]._replace(first_release=names.get(first_id), last_release=names.get(last_id))
     return found
@@ -148,7 +142,9 @@ async def _rows(connection: AsyncConnection, table: str, ids: Collection[int]) -
 
 
 async def _by_group(connection: AsyncConnection, scope: Scope) -> Mapping[Key, tuple[int, int]]:
-    """First and last of each active group, by its sites that were active: added up in the database."""
+    """First and last of each active group, by its sites that were active: added up in the database, and once."""
+    if scope.seen_by_group:
+        return scope.seen_by_group
     grouping = scope.grouping
     condition, parameters = "", []
     every = await scope.memory.facts.every_site(connection, scope.facts_version)
@@ -165,4 +161,5 @@ async def _by_group(connection: AsyncConnection, scope: Scope) -> Mapping[Key, t
         f"FROM sites {grouping.joins} {condition} GROUP BY {grouping.key_text}",
         parameters,
     )
-    return {tuple(row[:-2]): (row[-2], row[-1]) for row in rows}
+    scope.seen_by_group.update({tuple(row[:-2]): (row[-2], row[-1]) for row in rows})
+    return scope.seen_by_group

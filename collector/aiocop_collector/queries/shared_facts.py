@@ -37,6 +37,11 @@ class Shared(NamedTuple):
         return Shared(max(self.weight, other.weight), *[mine if mine == its else None for mine, its in both])
 
     @property
+    def varies(self) -> bool:
+        """Whether nothing but the weight could be other with more sites."""
+        return self[1:] == _NOTHING_SHARED
+
+    @property
     def entry_point(self) -> str | None:
         """As the API shows it."""
         if self.entry_path is None or self.entry_function is None:
@@ -49,4 +54,5 @@ class Shared(NamedTuple):
 
 
 _COMPARED: Final = [SiteFacts._fields.index(name) for name in Shared._fields[1:]]
+_NOTHING_SHARED: Final = (None,) * len(_COMPARED)
 _WEIGHT: Final = SiteFacts._fields.index("weight")

@@ -11,7 +11,8 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import reduce
-from operator import add
+from operator import add, attrgetter, or_
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from aiocop_collector.queries.cells import Cells, Sums
@@ -116,6 +117,12 @@ class SumMemory:
             self._remember(key, known, len(known) + 1)
         return known
 
+    def active_releases(self, cells: Cells, parts: Sequence[Columns]) -> Set[int]:
+        """The releases in which matching sites were active."""
+        if not parts:
+            return frozenset()
+        return self._sum("active releases", cells, parts, lambda columns: releases_of(cells, columns), or_, len)
+
     def seen_by(self, cells: Cells, presence: Presence) -> SeenBy:
         """Who saw each group; of cells that tell no releases apart."""
         key = ("seen by", cells.mark, presence.mark)
@@ -199,13 +206,31 @@ def _bins(cells: Cells, columns: Columns) -> list[int]:
     return found
 
 
-def shared_of(cells: Cells, columns: Columns, facts: Mapping[int, SiteFacts]) -> SharedOf:
-    """What those of the columns have in common, by group."""
+def shared_of(
+    cells: Cells,
+    columns: Columns,
+    facts: Mapping[int, SiteFacts],
+    *,
+    only: Set[int] | None = None,
+    others: SharedOf = MappingProxyType({}),
+) -> SharedOf:
+    """What those of the columns (`only` these sites, where given) have in common, by group: with each other, and with
+    `others`."""
     members: dict[int, list[SiteFacts]] = defaultdict(list)
     site_ids = columns.site_ids
     for at, cell in cells.entries(columns):
-        members[cells.group_at(cell)].append(facts[site_ids[at]])
-    return {group: Shared.of(found) for group, found in members.items()}
+        if only is None or site_ids[at] in only:
+            members[cells.group_at(cell)].append(facts[site_ids[at]])
+    found = dict(others)
+    for group, of_group in members.items():
+        other = found.get(group)
+        if other is None:
+            found[group] = Shared.of(of_group)
+        elif other.varies:  # of a large group that is so as a rule, and comparing takes time
+            found[group] = other._replace(weight=max(other.weight, max(of_group, key=_weight_of).weight))
+        else:
+            found[group] = other.plus(Shared.of(of_group))
+    return found
 
 
 def active_of(cells: Cells, columns: Columns) -> Set[int]:
@@ -214,6 +239,15 @@ def active_of(cells: Cells, columns: Columns) -> Set[int]:
         return cells.cell_of.keys() & columns.site_ids
     site_ids = columns.site_ids
     return {site_ids[at] for at, _ in cells.entries(columns)}
+
+
+def releases_of(cells: Cells, columns: Columns) -> Set[int]:
+    """The releases of what counts of the columns."""
+    of_entries = zip(columns.releases(), cells.cells_of(columns), strict=True)
+    return frozenset([release_id for release_id, cell in of_entries if cell is not None])
+
+
+_weight_of: Final = attrgetter("weight")
 
 
 def merge_shared(one: SharedOf, other: SharedOf) -> SharedOf:
