@@ -10,16 +10,17 @@ import argparse
 import asyncio
 import contextlib
 import itertools
+import multiprocessing
 import os
 import statistics
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -132,25 +133,29 @@ async def bring_up_to_date(url: str, options: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def meanwhile(collector: CollectorProcess, url: str, agents: int) -> Iterator[None]:
-    """Agents report each second, and each minute the fleet's rows of that minute are there, until the block ends."""
-    ended = threading.Event()
-    threads = [
-        threading.Thread(target=report, args=(collector, agents, ended)),
-        threading.Thread(target=asyncio.run, args=(go_on_until(url, ended),)),
+    """Agents report each second, and each minute the fleet's rows of that minute are there, until the block ends.
+
+    In processes of their own: who asks must not wait for the interpreter of who reports.
+    """
+    spawning = multiprocessing.get_context("spawn")
+    ended = spawning.Event()
+    others = [
+        spawning.Process(target=report, args=(collector.socket_path, agents, ended)),
+        spawning.Process(target=go_on_until, args=(url, ended)),
     ]
-    for thread in threads:
-        thread.start()
+    for other in others:
+        other.start()
     try:
         yield
     finally:
         ended.set()
-        for thread in threads:
-            thread.join()
+        for other in others:
+            other.join()
 
 
-def report(collector: CollectorProcess, agents: int, ended: threading.Event) -> None:
+def report(socket_path: Path, agents: int, ended: Event) -> None:
     with contextlib.ExitStack() as peers:
-        streams = [peers.enter_context(StreamPeer(collector.socket_path)) for _ in range(agents)]
+        streams = [peers.enter_context(StreamPeer(socket_path)) for _ in range(agents)]
         for number, stream in enumerate(streams):
             stream.greet(make_identity(f"service-{number:03}", environment="prod"))
             stream.send(Define(tuple(make_site(n) for n in range(1, INGEST_SITES + 1))))
@@ -164,11 +169,14 @@ def report(collector: CollectorProcess, agents: int, ended: threading.Event) -> 
                 return
 
 
-async def go_on_until(url: str, ended: threading.Event) -> None:
-    engine = open_engine(url)
-    while not await asyncio.to_thread(ended.wait, 60 - time.time() % 60):
+def go_on_until(url: str, ended: Event) -> None:
+    async def once() -> None:
+        engine = open_engine(url)
         await go_on(engine, int(time.time()))
-    await engine.dispose()
+        await engine.dispose()
+
+    while not ended.wait(60 - time.time() % 60):
+        asyncio.run(once())
 
 
 def ask(collector: CollectorProcess, asked: Asked, rounds: int) -> bool:
