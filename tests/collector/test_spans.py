@@ -157,7 +157,7 @@ async def test_answers_are_the_same_however_many_sites_there_are(engine, monkeyp
     monkeypatch.setattr("aiocop_collector.queries.fact_memory._FEW_IN_A_GROUP", 0)
     monkeypatch.setattr("aiocop_collector.queries.fact_memory._FEW_TO_SUM", 0)
     assert await answers(engine) == as_few
-    for name in ("scope.FEW_SITES", "processes._FEW_SITES", "fact_memory._FEW_SITES"):
+    for name in ("scope.FEW_SITES", "processes.FEW_SITES", "processes._FEW_SITES", "fact_memory._FEW_SITES"):
         monkeypatch.setattr(f"aiocop_collector.queries.{name}", 0)
     monkeypatch.setattr("aiocop_collector.queries.columns._LOOK_UP_COSTS", 1_000_000)
     for few in (-1, 1_000_000):

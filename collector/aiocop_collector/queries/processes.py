@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aiocop_collector.queries.groupings import Key
-from aiocop_collector.queries.scope import Scope
+from aiocop_collector.queries.scope import FEW_SITES, Scope
 from aiocop_collector.store.buckets import among, read_presence, site_list
 from aiocop_collector.store.driver import fetch
 from aiocop_collector.store.schema import RESOLUTIONS
@@ -18,7 +18,10 @@ from aiocop_collector.store.spans import DAY_S, days_around
 from aiocop_collector.store.totals import AgentBits, Presence
 
 _FEW_SITES: Final = 150
-"""Up to here the days that are in no span are read for those sites alone, else for all, to be remembered."""
+"""Up to here the days that are in no span are read for those sites alone, else for all, to be remembered …"""
+
+_FEW_DAYS: Final = 2
+"""… if they are so few, as they are but for the time in which an older database is summed."""
 
 
 async def processes_of(connection: AsyncConnection, scope: Scope, keys: Collection[Key]) -> Mapping[Key, int]:
@@ -31,7 +34,8 @@ async def processes_of(connection: AsyncConnection, scope: Scope, keys: Collecti
     days_s = [start_s for buckets in parts.buckets for start_s in range(buckets.start_s, buckets.end_s, DAY_S)]
     seen: dict[tuple[Key, int], int] = defaultdict(int)
     cells, memory = scope.matching, scope.memory.spans
-    if len(wanted) <= _FEW_SITES:
+    by_site = len(wanted) <= (_FEW_SITES if len(days_s) <= _FEW_DAYS else FEW_SITES)
+    if by_site:
         past = await memory.past_presence(connection, parts.spans, scope.listed)
         lately = Presence(past.bits)
         lately.add(await read_presence(connection, days_s, sorted(wanted)))
@@ -39,7 +43,7 @@ async def processes_of(connection: AsyncConnection, scope: Scope, keys: Collecti
     else:
         past = await memory.presence(connection, parts.spans, days_s, scope.listed, scope.horizons)
         found = [past]
-    if len(wanted) <= _FEW_SITES or cells.groups is None:
+    if by_site or cells.groups is None:
         for presence in found:
             for site_id in wanted:
                 bits = presence.seen_by.get(site_id)
