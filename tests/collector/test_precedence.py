@@ -1,11 +1,14 @@
 """Questions go first: a commit waits for them between its steps, for a bounded time, and not where it must not."""
 
 import asyncio
+import time
+from collections.abc import Callable
 from datetime import timedelta
 
 import httpx
 import pytest
 from tests.support.collector import make_identity, make_report, make_site
+from tests.support.waiting import DEADLINE_S
 
 from aiocop_collector.app import collector_of, create_app
 from aiocop_collector.arrivals import Arrival
@@ -82,6 +85,13 @@ async def test_work_waits_for_so_long_altogether():
             await asyncio.wait_for(give_way(), 60)
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    give_up_at_s = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < give_up_at_s, "waited in vain"
+        await asyncio.sleep(0.001)
+
+
 def arrival(transport, sequence: int = 1) -> Arrival:
     report = make_report(sequence, SiteDelta(1, 1, 0, 9, 9))
     return Arrival(make_identity(), transport, 100, report, (make_site(1),))
@@ -94,12 +104,10 @@ async def test_a_commit_waits_for_the_question_that_is_being_answered(engine, mo
     with precedence.question():
         store.offer(arrival("unix"))
         store.start()
-        while store.status().writer != "writing":
-            await asyncio.sleep(0.001)
+        await until(lambda: store.status().writer == "writing")
         await asyncio.sleep(0.05)
         assert store.status().pending_reports == 1
-    while store.status().pending_reports:
-        await asyncio.sleep(0.001)
+    await until(lambda: not store.status().pending_reports)
     assert await store.stop(60)
 
 
@@ -126,8 +134,7 @@ async def test_commits_go_on_however_long_questions_take(engine):
     with precedence.question():
         for sequence in range(1, 4):
             store.offer(arrival("unix", sequence))
-            while store.status().pending_reports:
-                await asyncio.sleep(0.001)
+            await until(lambda: not store.status().pending_reports)
     assert await store.stop(60)
 
 
@@ -155,12 +162,10 @@ async def test_a_collectors_commits_give_way_to_its_own_answers(tmp_path, monkey
         answer = asyncio.create_task(client.get("/services"))
         await asyncio.wait_for(answering.wait(), 60)
         store.offer(arrival("unix"))
-        while store.status().writer != "writing":
-            await asyncio.sleep(0.001)
+        await until(lambda: store.status().writer == "writing")
         await asyncio.sleep(0.05)
         assert store.status().pending_reports == 1
         may_answer.set()
         assert (await answer).json()["services"] == []
-        while store.status().pending_reports:
-            await asyncio.sleep(0.001)
+        await until(lambda: not store.status().pending_reports)
         assert [row["name"] for row in (await client.get("/services")).json()["services"]] == ["shop"]

@@ -27,17 +27,18 @@ def site_list(connection: AsyncConnection, site_ids: Iterable[int]) -> list[int]
 
 
 def among(connection: AsyncConnection, column: str, *, parameter: int = 1) -> str:
-    """SQL text: that the column is one of those of the parameter with this number, which is a `site_list`."""
+    """SQL text: that the column is one of those of the parameter with this number, which is a `site_list`. Parameters
+    come in the order of their numbers: SQLite's have none, as CPython 3.12.0 to 3.12.3 take a number for a name."""
     if connection.dialect.name == "postgresql":
         return f"{column} = ANY(${parameter}::bigint[])"
-    return f"{column} IN (SELECT value FROM json_each(?{parameter}))"  # noqa: S608 see above
+    return f"{column} IN (SELECT value FROM json_each(?))"  # noqa: S608 see above
 
 
 def not_among(connection: AsyncConnection, column: str) -> str:
     """SQL text: that it is none of those of the only parameter."""
     if connection.dialect.name == "postgresql":
         return f"{column} <> ALL($1::bigint[])"
-    return f"{column} NOT IN (SELECT value FROM json_each(?1))"  # noqa: S608 see above
+    return f"{column} NOT IN (SELECT value FROM json_each(?))"  # noqa: S608 see above
 
 
 async def read_totals(connection: AsyncConnection, buckets: Iterable[Buckets]) -> Totals:
@@ -111,7 +112,7 @@ async def read_bins_by_number(
         numbered = "unnest($1::text::bigint[], $2::text::bigint[]) AS numbered (site_id, number)"
     else:
         parameters = [json.dumps(number_of)]
-        numbered = "(SELECT CAST(key AS INTEGER) AS site_id, value AS number FROM json_each(?1)) AS numbered"
+        numbered = "(SELECT CAST(key AS INTEGER) AS site_id, value AS number FROM json_each(?)) AS numbered"
     of_releases = ""
     if release_ids is not None:
         of_releases = f"AND {among(connection, 'release_id', parameter=len(parameters) + 1)}"
