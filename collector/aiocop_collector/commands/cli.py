@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_group
 
-from aiocop_collector.deferred import load
+from aiocop_collector.deferred import load, load_fastapi
 from aiocop_wire import __version__
 
 _MARKUP: Final = "markdown"
@@ -28,6 +28,8 @@ class _Commands(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         if name not in _NAMES:
             raise KeyError(name)
+        if name == "serve":
+            load_fastapi()
         made = getattr(load(f"aiocop_collector.commands.{name}"), name)
         alone = typer.Typer(rich_markup_mode=_MARKUP)
         if isinstance(made, typer.Typer):
