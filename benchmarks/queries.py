@@ -151,6 +151,8 @@ def meanwhile(collector: CollectorProcess, url: str, agents: int) -> Iterator[No
         ended.set()
         for other in others:
             other.join()
+    if any(other.exitcode for other in others):
+        sys.exit("whoever was to report meanwhile failed: this measured nothing")
 
 
 def report(socket_path: Path, agents: int, ended: Event) -> None:
@@ -206,6 +208,7 @@ def measure(name: str, url: str, folder: Path, options: argparse.Namespace) -> N
         print(f"ready {time.perf_counter() - started_s:.2f} s after its start (Python's own included)", flush=True)
         with meanwhile(collector, url, options.agents):
             met = [ask(collector, asked, options.rounds) for asked in questions(few=options.few)]
+            print(f"{collector.counters()['commits']} commits meanwhile")
         print(
             f"{sum(met)} of {len(met)} aims met; {peak_mib(collector.pid):.0f} MiB at most; load of the machine now "
             f"{os.getloadavg()[0]:.1f}",

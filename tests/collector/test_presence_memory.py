@@ -160,6 +160,26 @@ async def test_only_sites_of_services_that_changed_are_read_again(engine, agents
     await agents.see(shop, 4)
     assert await seen() == [1, 1, 1, 1, 1, 2]
     assert read == [None, 2, 4]
+    assert await seen() == [1, 1, 1, 1, 1, 2]
     # Rows of days before the horizon may be gone: nothing is known of what was read before it rose.
     assert await seen({DAY_S: DAY}) == [1, 1, 1, 1, 1, 2]
     assert read == [None, 2, 4, None]
+
+
+async def test_a_question_that_began_earlier_is_answered_as_of_then(engine, agents):
+    """Whatever others have asked and remembered meanwhile: as is one on a database that was put back from a backup."""
+    memory = SpanMemory()
+    await agents.see(make_identity("shop"), 1)
+    await agents.see(make_identity("mail"), 1)
+
+    async def seen(connection):
+        return len((await memory.presence(connection, [], [DAY], {}, {})).seen_by)
+
+    async with snapshot(engine) as earlier:
+        assert await seen(earlier) == 2
+        await agents.see(make_identity("shop"), 2)
+        await agents.see(make_identity("cart"), 1)
+        async with snapshot(engine) as later:
+            assert await seen(later) == 4
+            assert await seen(earlier) == 2
+            assert await seen(later) == 4

@@ -10,8 +10,8 @@ Written and read on the event loop's thread only. What it gives out is shared: n
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence, Set
+from typing import Any, Final, NamedTuple, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -46,7 +46,17 @@ _MOST_AGENTS: Final = 200_000
 """Bits given out before all presence is forgotten: agents come and go."""
 
 Versions = tuple[tuple[Span, int], ...]
-T = TypeVar("T", Columns, Presence)
+
+
+class _PresenceTo(NamedTuple):
+    """Who was seen, up to a state of some days that are not over or not summed."""
+
+    presence: Presence
+    changes: Mapping[int, int]
+    """What `presence_changed` said in that state, by service."""
+
+
+T = TypeVar("T", Columns, Presence, _PresenceTo)
 
 
 class SpanMemory:
@@ -57,8 +67,6 @@ class SpanMemory:
         self._known: OrderedDict[Hashable, tuple[object, int]] = OrderedDict()
         self._entries = 0
         self._bits = AgentBits()
-        self._presence_changes: dict[Hashable, Mapping[int, int]] = {}
-        """What `presence_changed` said when a presence that is remembered was read, by its key."""
         self._listings: OrderedDict[tuple[int, int], tuple[Sequence[Any], Listed]] = OrderedDict()
         self._covers: OrderedDict[Hashable, tuple[Listed, Cover]] = OrderedDict()
 
@@ -166,7 +174,6 @@ class SpanMemory:
         """Who was seen in these spans of whole days. Not to be changed."""
         if len(self._bits) > _MOST_AGENTS:
             self._known.clear()
-            self._presence_changes.clear()
             self._entries, self._bits = 0, AgentBits()
         ordered = sorted(spans, reverse=True)
         key = ("presence", _versions(ordered, listed))
@@ -188,8 +195,7 @@ class SpanMemory:
     ) -> Presence:
         """Who was seen in these spans of whole days, and on these days. Not to be changed.
 
-        What was read of the days stays, and is completed: of services that somebody was seen at since (migration 0014).
-        Who was seen a moment after this transaction began may be in it, where another one has looked meanwhile.
+        What was read of the days stays; of services whose number is another one (migration 0014) it is read again.
         """
         past = await self.past_presence(connection, spans, listed)
         days = tuple(sorted(days_s))
@@ -197,20 +203,19 @@ class SpanMemory:
             return past
         key = ("presence to", _versions(sorted(spans, reverse=True), listed), days, horizons.get(DAY_S))
         changes = dict(await fetch(connection, "SELECT service_id, change FROM presence_changed"))
-        known, seen_changes = self._recall(key, Presence), self._presence_changes.get(key)
-        if known is None or known.bits is not past.bits or seen_changes is None:
-            rows = await read_presence(connection, days)
-            known = past
-        elif seen_changes != changes:
-            changed = [service_id for service_id, change in changes.items() if seen_changes.get(service_id) != change]
-            rows = await read_presence(connection, days, await _sites_of(connection, changed))
+        known = self._recall(key, _PresenceTo)
+        if known is not None and known.presence.bits is past.bits:
+            if known.changes == changes:
+                return known.presence
+            changed = {service_id for service_id, _ in known.changes.items() ^ changes.items()}
+            presence = known.presence.copy()
+            presence.reset(changed, past)
+            presence.add(await read_presence(connection, days, await _sites_of(connection, changed)))
         else:
-            return known
-        known = known.copy()
-        known.add(rows)
-        self._remember(key, known, len(known.seen_by))
-        self._presence_changes[key] = changes
-        return known
+            presence = past.copy()
+            presence.add(await read_presence(connection, days))
+        self._remember(key, _PresenceTo(presence, changes), len(presence.seen_by))
+        return presence
 
     def _recall(self, key: Hashable, kind: type[T]) -> T | None:
         found = self._known.get(key)
@@ -220,17 +225,16 @@ class SpanMemory:
         remembered, _ = found
         return remembered if isinstance(remembered, kind) else None
 
-    def _remember(self, key: Hashable, found: Columns | Presence, entries: int) -> None:
+    def _remember(self, key: Hashable, found: Columns | Presence | _PresenceTo, entries: int) -> None:
         _, before = self._known.get(key, (None, 0))
         self._known[key] = (found, entries)
         self._entries += entries - before
         while self._entries > self._most_entries and len(self._known) > 1:
-            forgotten, (_, freed) = self._known.popitem(last=False)
-            self._presence_changes.pop(forgotten, None)
+            _, (_, freed) = self._known.popitem(last=False)
             self._entries -= freed
 
 
-async def _sites_of(connection: AsyncConnection, service_ids: Sequence[int]) -> list[int]:
+async def _sites_of(connection: AsyncConnection, service_ids: Set[int]) -> list[int]:
     condition, parameters = among(connection, "service_id"), (site_list(connection, service_ids),)
     return [site_id for (site_id,) in await fetch(connection, f"SELECT id FROM sites WHERE {condition}", parameters)]  # noqa: S608 see buckets.py
 

@@ -14,7 +14,7 @@ with four processes needs four.
 import struct
 import zlib
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -178,6 +178,14 @@ class Presence:
 
     def copy(self) -> "Presence":
         return Presence(self.bits, dict(self.seen_by), dict(self.service_of))
+
+    def reset(self, services: Set[int], to: "Presence") -> None:
+        """Have of these services' sites what the other one has, which has no others."""
+        for site_id in [site_id for site_id, service_id in self.service_of.items() if service_id in services]:
+            if site_id in to.seen_by:
+                self.seen_by[site_id] = to.seen_by[site_id]
+            else:
+                del self.seen_by[site_id], self.service_of[site_id]
 
     def add(self, rows: Iterable[tuple[int, int, str]]) -> None:
         """Add rows of (site_id, service_id, agent ids with commas between)."""

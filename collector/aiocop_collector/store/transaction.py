@@ -124,7 +124,6 @@ class Transaction:
         sites = await write_sites(self._connection, self._statements, self._fold, self._defined, self._memory.sites)
         await apply_rules_to_defined(self._connection, self._rules, sites.defined, sites.hotspot_of, self._now_ms)
         await self._write_counts()
-        await self._give_way()
         presence = self._fold.presence(self._memory.presence)
         await self._execute(self._statements.upsert(schema.presence, {}), self._fold.presence_rows(presence))
         await self._write_traces()
@@ -216,9 +215,8 @@ class Transaction:
         await self._execute(self._statements.upsert(table, merge), [rows[key] for key in sorted(rows)])
 
     async def _execute(self, statement: Statement, rows: Sequence[tuple[Any, ...]]) -> None:
-        if rows:
-            await self._give_way()
-            await execute_rows(self._connection, statement, rows)
+        await self._give_way()
+        await execute_rows(self._connection, statement, rows)
 
 
 async def _go_on() -> None:
